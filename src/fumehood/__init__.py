@@ -1,0 +1,1 @@
+"""fumehood: the AgentCore Code Interpreter API, self-hosted, each session in its own sandbox."""
