@@ -31,6 +31,15 @@ class Principal:
         return f"arn:aws:iam::{self.account_id}:user/{self.name}"
 
 
+@dataclass(frozen=True)
+class KeyRecord:
+    """A key pair and whose it is. The secret and the token stay out of `repr`, so out of logs and tracebacks too."""
+
+    principal: Principal
+    secret_access_key: str = field(repr=False)
+    session_token: str | None = field(default=None, repr=False)
+
+
 @dataclass
 class Call:
     """One request as it is worked on. `parameters` are parsed and validated; `principal` is authenticated."""
