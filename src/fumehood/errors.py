@@ -54,7 +54,7 @@ class InvalidRequestError(FumehoodError):
 
 
 class NotFoundError(FumehoodError):
-    """The resource does not exist, or is gone, or belongs to somebody else (the caller is not told which of the first and last)."""
+    """The resource does not exist, is gone, or is somebody else's (which of the first and last, the caller is not told)."""
 
 
 class ConflictError(FumehoodError):
@@ -87,3 +87,7 @@ class SandboxLostError(FumehoodError):
     def __init__(self, message: str, reason: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class ConfigurationError(FumehoodError):
+    """The installation cannot be used as it is set up. For whoever runs the server, never sent to a client."""

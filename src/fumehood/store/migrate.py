@@ -1,0 +1,71 @@
+"""Bring a database to the tables of this version. Synchronous: Alembic is, so the caller gives it a thread."""
+
+import secrets
+import sqlite3
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
+from sqlalchemy import URL, Connection, create_engine, event, insert, select, text
+from sqlalchemy.pool import NullPool
+
+from fumehood import clock
+from fumehood.errors import ConfigurationError
+from fumehood.store.tables import installation
+
+_PAGE_TOKEN_KEY_BYTES = 32
+_ADVISORY_LOCK = 0x66756D65686F6F64  # "fumehood"
+# Alembic keeps the migration at work in module globals.
+_one_at_a_time = threading.Lock()
+
+
+def migrate(url: URL, wait_seconds: int) -> None:
+    """Apply every migration that the database has not had, all in one transaction, and make its installation row.
+
+    Others that migrate the same database are waited for, `wait_seconds` at most. Raises ConfigurationError if the
+    database has had a migration that this version does not know.
+    """
+    with _one_at_a_time, _exclusive_transaction(url, wait_seconds) as connection:
+        try:
+            command.upgrade(_configuration(connection), "head")
+        except CommandError as error:
+            raise ConfigurationError(
+                f"The database was last used by another version of fumehood ({error}). Use that version or a later one."
+            ) from error
+        if connection.execute(select(installation.c.id)).one_or_none() is None:
+            row = {"id": 1, "created_at": clock.now(), "page_token_key": secrets.token_bytes(_PAGE_TOKEN_KEY_BYTES)}
+            connection.execute(insert(installation).values(row))
+
+
+def _configuration(connection: Connection) -> Config:
+    configuration = Config()
+    configuration.set_main_option("script_location", "fumehood.store:migrations")
+    configuration.set_main_option("path_separator", "os")
+    configuration.attributes["connection"] = connection
+    return configuration
+
+
+@contextmanager
+def _exclusive_transaction(url: URL, wait_seconds: int) -> Generator[Connection]:
+    """A transaction that no other migration runs beside, in this process or another."""
+    if url.get_backend_name() == "postgresql":
+        options = f"-c lock_timeout={wait_seconds}s"
+        engine = create_engine(
+            url, poolclass=NullPool, connect_args={"connect_timeout": wait_seconds, "options": options}
+        )
+        first = text(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})")
+    else:
+        engine = create_engine(url.set(drivername="sqlite"), poolclass=NullPool, connect_args={"timeout": wait_seconds})
+        # Keeps the driver from beginning, and ending, transactions of its own around the statements that make tables.
+        event.listen(engine, "connect", _leave_transactions_to_us)
+        first = text("BEGIN IMMEDIATE")
+    with engine.begin() as connection:
+        connection.execute(first)
+        yield connection
+
+
+def _leave_transactions_to_us(connection: sqlite3.Connection, _record: object) -> None:
+    connection.isolation_level = None
