@@ -54,7 +54,7 @@ class InvalidRequestError(FumehoodError):
 
 
 class NotFoundError(FumehoodError):
-    """The resource does not exist, is gone, or is somebody else's (which of the first and last, the caller is not told)."""
+    """The resource does not exist, is gone, or is somebody else's (first or last, the caller is not told)."""
 
 
 class ConflictError(FumehoodError):

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from fumehood import clock
 from fumehood.store.page_tokens import Position
 from fumehood.store.tables import interpreters
+from fumehood.store.text import require_storable
 from fumehood.store.timestamps import UtcTimestamp
 
 
@@ -48,7 +49,11 @@ class InterpreterRepository:
         self._connection = connection
 
     async def add(self, row: InterpreterRow) -> None:
-        """Keep a new interpreter. sqlalchemy.exc.IntegrityError if its id, or its name in the account, is taken."""
+        """Keep a new interpreter. sqlalchemy.exc.IntegrityError if its id, or its name in the account, is taken.
+
+        Raises InvalidRequestError if the description is no text that a database holds.
+        """
+        require_storable("description", row.description)
         values = asdict(row)
         values["certificates"] = list(row.certificates)
         values["filesystem_configurations"] = list(row.filesystem_configurations)

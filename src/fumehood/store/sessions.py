@@ -13,6 +13,7 @@ from fumehood import clock
 from fumehood.errors import ConflictError
 from fumehood.store.page_tokens import PageTokens, Position
 from fumehood.store.tables import sessions
+from fumehood.store.text import require_storable
 from fumehood.store.timestamps import UtcTimestamp
 
 
@@ -78,7 +79,11 @@ class SessionRepository:
         self._page_tokens = page_tokens
 
     async def add(self, row: SessionRow) -> None:
-        """Keep a new session. Its id must be new: sqlalchemy.exc.IntegrityError otherwise."""
+        """Keep a new session. Its id must be new: sqlalchemy.exc.IntegrityError otherwise.
+
+        Raises InvalidRequestError if the name is no text that a database holds.
+        """
+        require_storable("name", row.name)
         values = asdict(row)
         values["certificates"] = list(row.certificates)
         values["filesystem_configurations"] = list(row.filesystem_configurations)

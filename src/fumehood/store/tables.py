@@ -1,7 +1,8 @@
 """The tables. Migrations must lead to exactly these; a test compares the two on both databases."""
 
-from sqlalchemy import JSON, CheckConstraint, Column, Index, Integer, LargeBinary, MetaData, String, Table, Text
+from sqlalchemy import JSON, CheckConstraint, Column, Index, Integer, LargeBinary, MetaData, String, Table, Text, text
 
+from fumehood.store.text import ReportedText
 from fumehood.store.timestamps import UtcTimestamp
 
 metadata = MetaData(
@@ -39,7 +40,7 @@ interpreters = Table(
     Column("updated_at", UtcTimestamp, nullable=False),
 )
 # A deleted interpreter keeps its row while a repeated request may ask what became of it; its name is free at once.
-_existing = interpreters.c.status != "DELETED"
+_existing = text("status != 'DELETED'")
 Index(
     "uq_interpreters_name",
     interpreters.c.account_id,
@@ -65,7 +66,7 @@ sessions = Table(
     Column("updated_at", UtcTimestamp, nullable=False),
     Column("ended_at", UtcTimestamp),
     Column("end_reason", String(64)),
-    Column("end_detail", Text),
+    Column("end_detail", ReportedText),
     Column("host_id", String(64)),
     Column("sandbox_id", String(128)),
     Column("template", String(128), nullable=False),
@@ -73,7 +74,7 @@ sessions = Table(
     Column("filesystem_configurations", JSON, nullable=False),
     Column("started_by", Text, nullable=False),
 )
-_active = sessions.c.status != "terminated"
+_active = text("status != 'terminated'")
 Index("ix_sessions_listing", sessions.c.account_id, sessions.c.interpreter_id, sessions.c.created_at, sessions.c.id)
 Index("ix_sessions_active", sessions.c.account_id, sqlite_where=_active, postgresql_where=_active)
 Index("ix_sessions_active_host", sessions.c.host_id, sqlite_where=_active, postgresql_where=_active)
