@@ -22,39 +22,57 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="FUMEHOOD_", frozen=True)
 
-    host: str = Field("127.0.0.1", description="address to listen on")
-    port: int = Field(8800, ge=0, le=65535, description="port to listen on")
-    public_url: str | None = Field(None, description="what clients are told to connect to, where it is not host and port")
-    tls_certificate: Path | None = Field(None, description="PEM file with the server's certificate chain")
-    tls_key: Path | None = Field(None, description="PEM file with the certificate's private key")
-    insecure: bool = Field(False, description="allow listening beyond loopback without TLS")
-    data: Path = Field(default_factory=_default_data_folder, description="folder for database, keys, templates, sandboxes")
-    database_url: str | None = Field(None, description="SQLAlchemy URL; the default is SQLite in the data folder")
+    host: str = Field(default="127.0.0.1", description="address to listen on")
+    port: int = Field(default=8800, ge=0, le=65535, description="port to listen on")
+    public_url: str | None = Field(
+        default=None, description="what clients are told to connect to, where it is not host and port"
+    )
+    tls_certificate: Path | None = Field(default=None, description="PEM file with the server's certificate chain")
+    tls_key: Path | None = Field(default=None, description="PEM file with the certificate's private key")
+    insecure: bool = Field(default=False, description="allow listening beyond loopback without TLS")
+    data: Path = Field(
+        default_factory=_default_data_folder, description="folder for database, keys, templates, sandboxes"
+    )
+    database_url: str | None = Field(
+        default=None, description="SQLAlchemy URL; the default is SQLite in the data folder"
+    )
 
-    region: str = Field("us-east-1", description="region in ARNs and signatures")
-    account_id: str = Field("000000000000", pattern="^[0-9]{12}$", description="account of the first principal")
+    region: str = Field(default="us-east-1", description="region in ARNs and signatures")
+    account_id: str = Field(default="000000000000", pattern="^[0-9]{12}$", description="account of the first principal")
 
-    clock_skew_seconds: int = Field(300, ge=1, description="how far a signature's date may be from now")
-    request_max_bytes: int = Field(136 * MIB, description="largest request body: 100 MB of payload in base64, and its frame")
-    unverified_bytes_max: int = Field(GIB, description="bytes held at once for requests whose signature is not verified yet")
-    request_body_timeout_seconds: int = Field(120, description="longest wait for a request's body")
+    clock_skew_seconds: int = Field(default=300, ge=1, description="how far a signature's date may be from now")
+    request_max_bytes: int = Field(
+        default=136 * MIB, description="largest request body: 100 MB of payload in base64, and its frame"
+    )
+    unverified_bytes_max: int = Field(
+        default=GIB, description="bytes held at once for requests whose signature is not verified yet"
+    )
+    request_body_timeout_seconds: int = Field(default=120, description="longest wait for a request's body")
 
-    template: str = Field("base", description="template that sessions start from")
-    session_timeout_seconds: int = Field(900, ge=1, le=28_800, description="a session's life where the request names none")
-    sessions_max: int = Field(1_000, description="active sessions in an account")
-    interpreters_max: int = Field(1_000, description="custom interpreters in an account")
-    terminated_session_retention_seconds: int = Field(30 * 86_400, description="how long ended sessions stay listed")
-    call_timeout_seconds: int = Field(900, description="longest synchronous tool call")
-    task_timeout_seconds: int = Field(28_800, description="longest asynchronous command")
-    keep_alive_seconds: float = Field(5.0, description="how often a running call's stream carries a keep-alive frame")
-    call_memory_seconds: int = Field(300, description="how long a finished call's answer is kept for a client that repeats it")
+    template: str = Field(default="base", description="template that sessions start from")
+    session_timeout_seconds: int = Field(
+        default=900, ge=1, le=28_800, description="a session's life where the request names none"
+    )
+    sessions_max: int = Field(default=1_000, description="active sessions in an account")
+    interpreters_max: int = Field(default=1_000, description="custom interpreters in an account")
+    terminated_session_retention_seconds: int = Field(
+        default=30 * 86_400, description="how long ended sessions stay listed"
+    )
+    call_timeout_seconds: int = Field(default=900, description="longest synchronous tool call")
+    task_timeout_seconds: int = Field(default=28_800, description="longest asynchronous command")
+    keep_alive_seconds: float = Field(
+        default=5.0, description="how often a running call's stream carries a keep-alive frame"
+    )
+    call_memory_seconds: int = Field(
+        default=300, description="how long a finished call's answer is kept for a client that repeats it"
+    )
 
-    sandbox_cpus: int = Field(2, ge=1, description="virtual CPUs of a sandbox")
-    sandbox_memory_bytes: int = Field(8 * GIB, description="memory of a sandbox")
-    sandbox_disk_bytes: int = Field(10 * GIB, description="writable disk of a sandbox")
-    sandbox_processes_max: int = Field(1_024, description="processes and threads that user code may have")
-    sandbox_start_timeout_seconds: float = Field(60.0, description="longest wait for a sandbox to be ready")
-    runsc: str = Field("runsc", description="the gVisor runtime to use")
+    sandbox_cpus: int = Field(default=2, ge=1, description="virtual CPUs of a sandbox")
+    sandbox_memory_bytes: int = Field(default=8 * GIB, description="memory of a sandbox")
+    sandbox_disk_bytes: int = Field(default=10 * GIB, description="writable disk of a sandbox")
+    sandbox_processes_max: int = Field(default=1_024, description="processes and threads that user code may have")
+    sandbox_start_timeout_seconds: float = Field(default=60.0, description="longest wait for a sandbox to be ready")
+    runsc: str = Field(default="runsc", description="the gVisor runtime to use")
 
     @cached_property
     def url(self) -> str:

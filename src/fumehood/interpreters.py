@@ -1,0 +1,307 @@
+"""The control plane: code interpreters made, described, listed, deleted and tagged.
+
+A code interpreter is what sessions are started from. One is built in, `aws.codeinterpreter.v1`; it belongs to everybody
+and cannot be changed. All others are custom: an account's own.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from fumehood import clock
+from fumehood.calls import Call
+from fumehood.errors import (
+    AccessDeniedError,
+    ConflictError,
+    FieldProblem,
+    InvalidRequestError,
+    NotFoundError,
+    QuotaExceededError,
+)
+from fumehood.ids import SYSTEM_INTERPRETER_ID, interpreter_arn, new_interpreter_id, parse_interpreter_arn
+from fumehood.settings import Settings
+from fumehood.store.database import Database, Transaction
+from fumehood.store.interpreters import InterpreterRow, InterpreterStatus
+from fumehood.store.page_tokens import Position
+
+TAGS_MAX = 50
+"""Tags of one resource, as in the official model."""
+PAGE_DEFAULT = 10
+"""Entries of a page where the request names no maxResults: what the official model documents for session lists."""
+
+_CUSTOM_ID = re.compile(r"[a-zA-Z][a-zA-Z0-9_]{0,47}-[a-zA-Z0-9]{10}")
+_SANDBOX = "SANDBOX"
+_SHOWN_CHARACTERS = 256
+"""How much of an identifier, which may be of any length, a message repeats."""
+_UNSUPPORTED = {
+    "executionRoleArn": "gives sandboxes no credentials",
+    "certificates": "installs no certificates",
+    "filesystemConfigurations": "mounts no file systems",
+}
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """What a session needs to know of the interpreter it is started from."""
+
+    id: str
+    arn: str
+    name: str
+    network_mode: str
+
+
+class Interpreters:
+    """The control plane's operations. Each takes a call with valid parameters and gives the answer's members."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._database = database
+        self._settings = settings
+
+    async def create(self, call: Call) -> dict[str, Any]:
+        """CreateCodeInterpreter.
+
+        Raises InvalidRequestError for what this version has not, ConflictError if the name is taken, and
+        QuotaExceededError at `settings.interpreters_max`.
+        """
+        parameters, account = call.parameters, call.principal.account_id
+        _refuse_unsupported(parameters)
+        tags = _checked_tags(parameters.get("tags", {}))
+        moment = clock.now()
+        row = InterpreterRow(
+            id=new_interpreter_id(parameters["name"]),
+            account_id=account,
+            name=parameters["name"],
+            status=InterpreterStatus.READY,
+            created_at=moment,
+            updated_at=moment,
+            network_configuration=parameters["networkConfiguration"],
+            description=parameters.get("description"),
+            tags=tags,
+        )
+        async with self._database.writing() as transaction:
+            await transaction.lock_account(account)
+            first_id = await transaction.client_tokens.claim(
+                account, call.operation, parameters.get("clientToken"), parameters, row.id
+            )
+            if first_id is None:
+                await self._add(transaction, row)
+            else:
+                row = await _first_answer(transaction, account, first_id)
+        return {
+            "codeInterpreterId": row.id,
+            "codeInterpreterArn": self._arn(account, row.id),
+            "createdAt": row.created_at,
+            "status": InterpreterStatus.READY,
+        }
+
+    async def get(self, call: Call) -> dict[str, Any]:
+        """GetCodeInterpreter. Raises NotFoundError."""
+        account, identifier = call.principal.account_id, call.parameters["codeInterpreterId"]
+        async with self._database.reading() as transaction:
+            row = await self._find(transaction, account, identifier)
+        return self._summary(row) | {"networkConfiguration": row.network_configuration}
+
+    async def list(self, call: Call) -> dict[str, Any]:
+        """ListCodeInterpreters: newest first, so the system interpreter, as old as the installation, comes last."""
+        account, parameters = call.principal.account_id, call.parameters
+        kind, token = parameters.get("type"), parameters.get("nextToken")
+        limit: int = parameters.get("maxResults", PAGE_DEFAULT)
+        scope = ["interpreters", account, kind]
+        async with self._database.reading() as transaction:
+            after = None if token is None else transaction.page_tokens.decode(scope, token)
+            found: list[InterpreterRow] = []
+            if kind != "SYSTEM":
+                found = await transaction.interpreters.page(account, limit + 1, after)
+            if kind != "CUSTOM" and len(found) <= limit:
+                found.append(self._system)
+            answer: dict[str, Any] = {}
+            if len(found) > limit:
+                last = found[limit - 1]
+                answer["nextToken"] = transaction.page_tokens.encode(scope, Position(last.created_at, last.id))
+        return answer | {"codeInterpreterSummaries": [self._summary(row) for row in found[:limit]]}
+
+    async def delete(self, call: Call) -> dict[str, Any]:
+        """DeleteCodeInterpreter.
+
+        Raises AccessDeniedError for the system interpreter, NotFoundError, and ConflictError while it has sessions.
+        """
+        account, parameters = call.principal.account_id, call.parameters
+        interpreter_id = self.interpreter_id(account, parameters["codeInterpreterId"])
+        if interpreter_id == SYSTEM_INTERPRETER_ID:
+            raise AccessDeniedError(
+                f"User: {call.principal.arn} is not authorized to perform: bedrock-agentcore:{call.operation} "
+                f"on resource: {self._arn(account, interpreter_id)}. "
+                "The system interpreter is built in and cannot be deleted."
+            )
+        async with self._database.writing() as transaction:
+            await transaction.lock_account(account)
+            first_id = await transaction.client_tokens.claim(
+                account, call.operation, parameters.get("clientToken"), parameters, interpreter_id
+            )
+            if first_id is None:
+                deleted_at = await self._delete(transaction, account, interpreter_id)
+            else:
+                deleted_at = (await _first_answer(transaction, account, first_id)).updated_at
+        return {"codeInterpreterId": interpreter_id, "status": "DELETING", "lastUpdatedAt": deleted_at}
+
+    async def tag(self, call: Call) -> dict[str, Any]:
+        """TagResource: add or replace tags. Raises QuotaExceededError where that would make more than `TAGS_MAX`."""
+        given = _checked_tags(call.parameters["tags"])
+        async with self._database.writing() as transaction:
+            row = await self._find_tagged(transaction, call)
+            tags = {**row.tags, **given}
+            if len(tags) > TAGS_MAX:
+                raise QuotaExceededError(
+                    f"A resource has at most {TAGS_MAX} tags; this request would make {len(tags)}."
+                )
+            await transaction.interpreters.set_tags(row.id, tags)
+        return {}
+
+    async def untag(self, call: Call) -> dict[str, Any]:
+        """UntagResource: remove tags; keys that the resource has not are no error."""
+        unwanted = set(call.parameters["tagKeys"])
+        async with self._database.writing() as transaction:
+            row = await self._find_tagged(transaction, call)
+            tags = {key: value for key, value in row.tags.items() if key not in unwanted}
+            await transaction.interpreters.set_tags(row.id, tags)
+        return {}
+
+    async def list_tags(self, call: Call) -> dict[str, Any]:
+        """ListTagsForResource."""
+        async with self._database.reading() as transaction:
+            row = await self._find_tagged(transaction, call)
+        return {"tags": row.tags}
+
+    def interpreter_id(self, account_id: str, identifier: str) -> str:
+        """The id that an identifier, itself an id or an ARN, means to the account, whether or not such an one exists.
+
+        Raises NotFoundError for what can be no id, and for ARNs of another account or region.
+        """
+        if identifier == SYSTEM_INTERPRETER_ID or _CUSTOM_ID.fullmatch(identifier):
+            return identifier
+        arn = parse_interpreter_arn(identifier)
+        if arn is not None:
+            known = arn.interpreter_id == SYSTEM_INTERPRETER_ID or _CUSTOM_ID.fullmatch(arn.interpreter_id)
+            if known and arn == interpreter_arn(self._settings.region, account_id, arn.interpreter_id):
+                return arn.interpreter_id
+        raise self._not_found(account_id, identifier)
+
+    async def resolve(self, account_id: str, identifier: str, transaction: Transaction | None = None) -> Interpreter:
+        """The interpreter that an id or ARN means to the account. Raises NotFoundError.
+
+        In a transaction that holds the account's lock it stays in existence until that ends.
+        """
+        if transaction is not None:
+            row = await self._find(transaction, account_id, identifier)
+        else:
+            async with self._database.reading() as own:
+                row = await self._find(own, account_id, identifier)
+        return Interpreter(row.id, self._arn(account_id, row.id), row.name, row.network_configuration["networkMode"])
+
+    @property
+    def _system(self) -> InterpreterRow:
+        return InterpreterRow(
+            id=SYSTEM_INTERPRETER_ID,
+            account_id="aws",
+            name="Amazon Bedrock AgentCore Code Interpreter",
+            status=InterpreterStatus.READY,
+            created_at=self._database.created_at,
+            updated_at=self._database.created_at,
+            network_configuration={"networkMode": _SANDBOX},
+            description="AWS built-in code interpreter for secure code execution",
+        )
+
+    async def _find(self, transaction: Transaction, account_id: str, identifier: str) -> InterpreterRow:
+        interpreter_id = self.interpreter_id(account_id, identifier)
+        if interpreter_id == SYSTEM_INTERPRETER_ID:
+            return self._system
+        row = await transaction.interpreters.get(account_id, interpreter_id)
+        if row is None:
+            raise self._not_found(account_id, identifier)
+        return row
+
+    async def _find_tagged(self, transaction: Transaction, call: Call) -> InterpreterRow:
+        account, arn = call.principal.account_id, call.parameters["resourceArn"]
+        await transaction.lock_account(account)
+        if parse_interpreter_arn(arn) is None or self.interpreter_id(account, arn) == SYSTEM_INTERPRETER_ID:
+            raise self._not_found(account, arn)
+        return await self._find(transaction, account, arn)
+
+    async def _add(self, transaction: Transaction, row: InterpreterRow) -> None:
+        if await transaction.interpreters.has_name(row.account_id, row.name):
+            raise ConflictError(f"A code interpreter named {row.name} exists already. Names are unique in an account.")
+        if await transaction.interpreters.count(row.account_id) >= self._settings.interpreters_max:
+            raise QuotaExceededError(
+                f"The account has {self._settings.interpreters_max} code interpreters, its quota. Delete one first."
+            )
+        await transaction.interpreters.add(row)
+
+    async def _delete(self, transaction: Transaction, account_id: str, interpreter_id: str) -> datetime:
+        if await transaction.interpreters.get(account_id, interpreter_id) is None:
+            raise self._not_found(account_id, interpreter_id)
+        active = await transaction.sessions.count_active(account_id, interpreter_id)
+        if active:
+            sessions = "1 active session" if active == 1 else f"{active} active sessions"
+            raise ConflictError(
+                f"Code interpreter {interpreter_id} has {sessions}. Stop them first, or wait for their end."
+            )
+        return await transaction.interpreters.mark_deleted(interpreter_id)
+
+    def _summary(self, row: InterpreterRow) -> dict[str, Any]:
+        summary = {
+            "codeInterpreterId": row.id,
+            "codeInterpreterArn": self._arn(row.account_id, row.id),
+            "name": row.name,
+            "status": row.status,
+            "createdAt": row.created_at,
+            "lastUpdatedAt": row.updated_at,
+        }
+        return summary if row.description is None else summary | {"description": row.description}
+
+    def _arn(self, account_id: str, interpreter_id: str) -> str:
+        return str(interpreter_arn(self._settings.region, account_id, interpreter_id))
+
+    def _not_found(self, account_id: str, identifier: str) -> NotFoundError:
+        return NotFoundError(
+            f"Code interpreter {identifier[:_SHOWN_CHARACTERS]} was not found "
+            f"in account {account_id}, region {self._settings.region}."
+        )
+
+
+async def _first_answer(transaction: Transaction, account_id: str, interpreter_id: str) -> InterpreterRow:
+    """The interpreter that the first request with a client token was about, deleted since or not."""
+    row = await transaction.interpreters.get_with_deleted(account_id, interpreter_id)
+    if row is None:
+        raise ConflictError("The resource that this clientToken was used for is gone. Use a new clientToken.")
+    return row
+
+
+def _refuse_unsupported(parameters: Mapping[str, Any]) -> None:
+    """Raise InvalidRequestError naming every parameter that would otherwise promise what no sandbox keeps."""
+    network = parameters["networkConfiguration"]
+    problems: list[FieldProblem] = []
+    if network["networkMode"] != _SANDBOX:
+        problems.append(
+            FieldProblem(
+                "networkConfiguration.networkMode",
+                f"must be {_SANDBOX}: this version of fumehood has no {network['networkMode']} network",
+            )
+        )
+    elif "vpcConfig" in network:
+        problems.append(FieldProblem("networkConfiguration.vpcConfig", "goes only with networkMode VPC"))
+    problems += [
+        FieldProblem(name, f"must be left out: this version of fumehood {lack}")
+        for name, lack in _UNSUPPORTED.items()
+        if parameters.get(name)
+    ]
+    if problems:
+        raise InvalidRequestError("; ".join(f"{problem.name}: {problem.message}" for problem in problems), problems)
+
+
+def _checked_tags(tags: Mapping[str, str]) -> Mapping[str, str]:
+    for key in tags:
+        if key.lower().startswith("aws:"):
+            raise InvalidRequestError.of_field("tags", f"keys that begin with aws: are reserved, such as {key}")
+    return tags
