@@ -1,0 +1,174 @@
+"""A request's body: read under a cap and a deadline, hashed on the way, in memory while small and in a file beyond."""
+
+import asyncio
+import hashlib
+import tempfile
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, MutableMapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from fumehood.aws.wire_errors import BodyTimeoutError, RequestAbortedError
+from fumehood.errors import InvalidRequestError, ThrottledError
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+MEMORY_MAX_BYTES = 1024 * 1024
+
+
+class BytesInFlight:
+    """Bytes held at once, over all requests, for callers whose signature is not verified yet."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max = max_bytes
+        self._held = 0
+
+    @property
+    def held(self) -> int:
+        """Bytes held at this moment."""
+        return self._held
+
+    def take(self, count: int) -> None:
+        """Count `count` bytes more.
+
+        Raises:
+            ThrottledError: they would be too many.
+        """
+        if self._held + count > self._max:
+            raise ThrottledError(
+                f"The server holds {self._max} bytes of requests whose signature it has not verified yet, and takes no "
+                "more. Try again, or send x-amz-content-sha256, with which the signature is verified first."
+            )
+        self._held += count
+
+    def give_back(self, count: int) -> None:
+        """Count `count` bytes less."""
+        self._held -= count
+
+
+class Body:
+    """One request's body, whole."""
+
+    def __init__(self, memory: bytes, file: IO[bytes] | None, sha256: str, size: int) -> None:
+        self._memory = memory
+        self._file = file
+        self.sha256 = sha256
+        self.size = size
+
+    @property
+    def is_large(self) -> bool:
+        """Whether it is in a file; reading it then belongs in a thread."""
+        return self._file is not None
+
+    def read(self) -> bytes:
+        """The bytes."""
+        if self._file is None:
+            return self._memory
+        self._file.seek(0)
+        return self._file.read()
+
+
+async def stream(receive: Receive, idle_timeout_seconds: float) -> AsyncIterator[bytes]:
+    """The body in the pieces it comes in.
+
+    Raises:
+        BodyTimeoutError: no piece came within `idle_timeout_seconds`.
+        RequestAbortedError: the client closed the connection before the end.
+    """
+    more = True
+    while more:
+        try:
+            message = await asyncio.wait_for(receive(), idle_timeout_seconds)
+        except TimeoutError:
+            raise BodyTimeoutError(f"No part of the body arrived for {idle_timeout_seconds:g} s.") from None
+        if message["type"] == "http.disconnect":
+            raise RequestAbortedError("The client closed the connection before its request was whole.")
+        more = message.get("more_body", False)
+        if message.get("body"):
+            yield message["body"]
+
+
+@asynccontextmanager
+async def spooled(
+    receive: Receive,
+    *,
+    content_length: int | None,
+    max_bytes: int,
+    timeout_seconds: float,
+    folder: Path,
+    unverified: BytesInFlight | None,
+) -> AsyncGenerator[Body]:
+    """Read and hash a whole body; in a file without a name in `folder` if it is larger than MEMORY_MAX_BYTES.
+
+    `unverified` counts the bytes while the context is open; None for a request whose signature is verified already.
+
+    Raises:
+        InvalidRequestError: the body is, or says it will be, larger than `max_bytes`.
+        ThrottledError: no room in `unverified`.
+        BodyTimeoutError: it did not arrive within `timeout_seconds`.
+        RequestAbortedError: the client closed the connection before the end.
+    """
+    if content_length is not None and content_length > max_bytes:
+        raise _too_large(max_bytes)
+    spool = _Spool(folder, max_bytes, unverified)
+    try:
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                async for piece in stream(receive, timeout_seconds):
+                    await spool.add(piece)
+        except TimeoutError:
+            raise BodyTimeoutError(f"The body did not arrive within {timeout_seconds:g} s.") from None
+        yield await spool.finish()
+    finally:
+        await spool.close()
+
+
+def _too_large(max_bytes: int) -> InvalidRequestError:
+    return InvalidRequestError(f"The request's body is too large: at most {max_bytes} bytes are taken.")
+
+
+class _Spool:
+    """Where a body is gathered."""
+
+    def __init__(self, folder: Path, max_bytes: int, unverified: BytesInFlight | None) -> None:
+        self._folder = folder
+        self._max = max_bytes
+        self._unverified = unverified
+        self._counted = 0
+        self._size = 0
+        self._buffer = bytearray()
+        self._file: IO[bytes] | None = None
+        self._hash = hashlib.sha256()
+
+    async def add(self, piece: bytes) -> None:
+        self._size += len(piece)
+        if self._size > self._max:
+            raise _too_large(self._max)
+        if self._unverified is not None:
+            self._unverified.take(len(piece))
+            self._counted += len(piece)
+        self._buffer += piece
+        if len(self._buffer) > MEMORY_MAX_BYTES:
+            await asyncio.to_thread(self._flush)
+
+    def _flush(self) -> None:
+        if self._file is None:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 (closed by close)
+        self._hash.update(self._buffer)
+        self._file.write(self._buffer)
+        self._buffer = bytearray()
+
+    async def finish(self) -> Body:
+        if self._file is not None:
+            await asyncio.to_thread(self._flush)
+            return Body(b"", self._file, self._hash.hexdigest(), self._size)
+        self._hash.update(self._buffer)
+        return Body(bytes(self._buffer), None, self._hash.hexdigest(), self._size)
+
+    async def close(self) -> None:
+        if self._unverified is not None:
+            self._unverified.give_back(self._counted)
+        if self._file is not None:
+            # Giving back the blocks of a large file takes its time, too.
+            await asyncio.to_thread(self._file.close)

@@ -1,0 +1,67 @@
+"""The encoding application/vnd.amazon.eventstream: one frame for each event.
+
+A frame is: total length, headers length, CRC of these two (32-bit, big-endian); headers; payload; CRC of all before.
+A header is: length of its name (8 bit), name, type (7: string), length of its value (16 bit), value.
+"""
+
+from struct import pack
+from zlib import crc32
+
+CONTENT_TYPE = "application/vnd.amazon.eventstream"
+# Clients refuse larger messages: botocore counts the payload, the common C runtime the whole frame, both to 24 MiB.
+FRAME_MAX_BYTES = 24 * 1024 * 1024
+_HEADROOM_BYTES = 1024
+RESULT_EVENT_MAX_BYTES = FRAME_MAX_BYTES - _HEADROOM_BYTES
+"""The largest payload of one event, in bytes of its JSON. The rest of the 24 MiB is for headers and checksums."""
+
+_STRING_TYPE = 7
+
+
+class EventTooLargeError(ValueError):
+    """The payload is larger than RESULT_EVENT_MAX_BYTES; clients would refuse the frame."""
+
+
+def encode_event(name: str, payload: bytes) -> bytes:
+    """The frame of the event `name`; `payload` is its JSON.
+
+    Raises:
+        EventTooLargeError: the payload is larger than RESULT_EVENT_MAX_BYTES.
+    """
+    return _encode("event", ":event-type", name, payload)
+
+
+def encode_exception(name: str, payload: bytes) -> bytes:
+    """The frame of an exception; `name` is its member in the model (`validationException`), `payload` its JSON.
+
+    Raises:
+        EventTooLargeError: the payload is larger than RESULT_EVENT_MAX_BYTES.
+    """
+    return _encode("exception", ":exception-type", name, payload)
+
+
+def _encode(message_type: str, name_header: str, name: str, payload: bytes) -> bytes:
+    if len(payload) > RESULT_EVENT_MAX_BYTES:
+        raise EventTooLargeError(f"an event of {len(payload)} bytes; clients take at most {RESULT_EVENT_MAX_BYTES}")
+    headers = b"".join(
+        (
+            _string_header(name_header, name),
+            _string_header(":content-type", "application/json"),
+            _string_header(":message-type", message_type),
+        )
+    )
+    prelude = pack("!II", len(headers) + len(payload) + 16, len(headers))
+    prelude += pack("!I", crc32(prelude))
+    checksum = crc32(payload, crc32(headers, crc32(prelude)))
+    return b"".join((prelude, headers, payload, pack("!I", checksum)))
+
+
+def _string_header(name: str, value: str) -> bytes:
+    encoded_name, encoded_value = name.encode(), value.encode()
+    return b"".join(
+        (pack("!B", len(encoded_name)), encoded_name, pack("!BH", _STRING_TYPE, len(encoded_value)), encoded_value)
+    )
+
+
+# No client's model has this event type, so clients that know only the model read the frame and pass over it, and their
+# read timeouts start anew.
+KEEP_ALIVE_FRAME = encode_event("keepAlive", b"{}")

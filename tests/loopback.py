@@ -1,0 +1,27 @@
+"""An ASGI app on a real uvicorn on loopback, with the event loop and HTTP parser that the server has, in a thread."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+
+STOP_TIMEOUT_SECONDS = 30
+
+
+@contextmanager
+def serving(app: Any) -> Iterator[str]:
+    """Serve `app` while the context is open; gives its URL."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        config = uvicorn.Config(app, loop="uvloop", http="httptools", lifespan="off", log_config=None, ws="none")
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(STOP_TIMEOUT_SECONDS)
+            assert not thread.is_alive(), "the server did not stop"
