@@ -1,0 +1,249 @@
+"""The sandbox's first process: takes calls from the host on stdin, answers on stdout, and ends the sandbox at its deadline.
+
+It holds the only descriptors of the host's pipes and no secret; all that runs user code is another process of another user.
+"""
+
+import argparse
+import asyncio
+import ctypes
+import os
+import sys
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+from fumehood.guest.commands import run_command
+from fumehood.guest.files import OPERATIONS, serve_file_operation
+from fumehood.guest.kernels.process import Kernel
+from fumehood.guest.processes import Limits, reap_children
+from fumehood.guest.tasks import Task, Tasks, TooManyTasksError, UnknownTaskError
+from fumehood.guest.wire import Frame, FrameDecoder, Kind, Stream, StreamResetError, Wire, encode_frame
+
+_TEXT_BYTES_MAX = 128 * 1024 * 1024
+_READ_BYTES = 1024 * 1024
+_COMMANDS_AT_ONCE = 64
+_PROCESSES = 1024
+_PR_SET_DUMPABLE = 4
+EXIT_AT_DEADLINE = 75
+"""Exit status that tells whoever reads it later that the deadline ended the sandbox."""
+KERNEL_SCRIPT = "/.fumehood/lib/fumehood/guest/kernels/python.py"
+TEMPLATE_PYTHON = "/usr/bin/python3"
+
+
+class HostPipe:
+    """The host's pipes: non-blocking, whatever is not taken at once waits in a queue that credit keeps small."""
+
+    def __init__(self, on_data: Callable[[bytes], None]) -> None:
+        os.set_blocking(0, False)
+        os.set_blocking(1, False)
+        self._on_data = on_data
+        self._queue: deque[memoryview] = deque()
+        self._flushing = False
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(0, self._on_readable)
+
+    def _on_readable(self) -> None:
+        with suppress(BlockingIOError):
+            data = os.read(0, _READ_BYTES)
+            if not data:
+                os._exit(0)
+            self._on_data(data)
+
+    def write(self, data: bytes) -> None:
+        """Queue `data`; everything queued in one turn of the loop goes out together."""
+        self._queue.append(memoryview(data))
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._loop.remove_writer(1)
+        while self._queue:
+            try:
+                written = os.writev(1, list(self._queue)[:64])
+            except BlockingIOError:
+                self._loop.add_writer(1, self._flush)
+                return
+            while written:
+                first = self._queue[0]
+                if written < len(first):
+                    self._queue[0] = first[written:]
+                    break
+                written -= len(first)
+                self._queue.popleft()
+        self._flushing = False
+
+
+class Agent:
+    """Routes the host's calls to kernels, commands, tasks and files."""
+
+    def __init__(self) -> None:
+        self._decoder = FrameDecoder()
+        self._pipe = HostPipe(self._on_data)
+        self._wire = Wire(self._pipe.write, first_id=1, opens=self._on_open)
+        self._kernels: dict[str, Kernel] = {}
+        self._turns: dict[str, asyncio.Lock] = {}
+        self._tasks = Tasks()
+        self._limits = Limits(processes=_PROCESSES)
+        self._kernel_limits = self._limits
+        self._commands = asyncio.Semaphore(_COMMANDS_AT_ONCE)
+        self._deadline: asyncio.TimerHandle | None = None
+        self._operations: dict[str, Callable[[Stream], Awaitable[None]]] = {
+            "execute": self._execute,
+            "command": self._command,
+            "task.start": self._task_start,
+            "task.get": self._task_get,
+            "task.stop": self._task_stop,
+            "warm": self._warm,
+            "renew": self._renew,
+            "deadline": self._set_deadline,
+            "limits": self._set_limits,
+            "exit": self._exit,
+        }
+
+    def end_after(self, seconds: float | None) -> None:
+        """End the sandbox that many seconds from now, whatever runs (None: never); the first process's exit ends all."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        if seconds is not None:
+            self._deadline = asyncio.get_running_loop().call_later(seconds, os._exit, EXIT_AT_DEADLINE)
+
+    def _on_data(self, data: bytes) -> None:
+        for frame in self._decoder.feed(data):
+            if frame.kind is Kind.SYNC:
+                self._synchronise(frame)
+            else:
+                self._wire.on_frame(frame)
+
+    def _synchronise(self, frame: Frame) -> None:
+        """A host takes over the pipes: what an earlier one had open is over."""
+        self._wire.fail_all(StreamResetError("superseded", "another host took over"))
+        self._pipe.write(encode_frame(Kind.SYNCED, 0, frame.payload))
+
+    async def _on_open(self, stream: Stream) -> None:
+        name = str(stream.head.get("op"))
+        try:
+            if name in OPERATIONS:
+                await serve_file_operation(stream, OPERATIONS[name], stream.head)
+            elif name in self._operations:
+                await self._operations[name](stream)
+            else:
+                stream.reset("unknown", f"no operation {name!r}")
+        except StreamResetError:
+            return
+        except OSError as error:
+            stream.reset("resources", f"the sandbox could not do it: {error.strerror}")
+        except UnknownTaskError:
+            stream.reset("unknown-task", "there is no such task")
+        except TooManyTasksError:
+            stream.reset("too-many-tasks", "too many tasks run already")
+        except Exception as error:
+            stream.reset("failed", f"{type(error).__name__}: {error}")
+
+    # Kernels
+
+    def _kernel(self, runtime: str) -> Kernel:
+        kernel = self._kernels.get(runtime)
+        if kernel is not None and kernel.process.ended:
+            kernel.close()
+            kernel = None
+        if kernel is None:
+            kernel = Kernel(TEMPLATE_PYTHON, ["python3", "-B", KERNEL_SCRIPT], self._kernel_limits)
+            self._kernels[runtime] = kernel
+        return kernel
+
+    def _turn(self, runtime: str) -> asyncio.Lock:
+        return self._turns.setdefault(runtime, asyncio.Lock())
+
+    async def _execute(self, stream: Stream) -> None:
+        head = stream.head
+        code = (await stream.receive_all(_TEXT_BYTES_MAX)).decode(errors="replace")
+        async with self._turn(head["runtime"]):
+            kernel = self._kernel(head["runtime"])
+            message = {"op": "execute", "code": code, "clear": head["clear"]}
+            answer = await kernel.call(message, head["timeout_seconds"])
+            outputs, described = kernel.take_output()
+        await _answer(stream, answer | described, outputs)
+
+    async def _warm(self, stream: Stream) -> None:
+        """Have the kernel of a runtime running, with the usual libraries imported."""
+        head = stream.head
+        async with self._turn(head["runtime"]):
+            answer = await self._kernel(head["runtime"]).call({"op": "warm"}, head["timeout_seconds"])
+        stream.end({"outcome": answer["outcome"]})
+
+    async def _renew(self, stream: Stream) -> None:
+        """After a restore: nothing random may be what the checkpoint's other clones have."""
+        outcomes = [
+            (await kernel.call({"op": "renew"}, stream.head["timeout_seconds"]))["outcome"]
+            for kernel in self._kernels.values()
+        ]
+        if any(outcome != "done" for outcome in outcomes):
+            stream.reset("failed", "a kernel's generators could not be renewed")
+            return
+        stream.end()
+
+    # Commands and tasks
+
+    async def _command(self, stream: Stream) -> None:
+        text = await stream.receive_all(_TEXT_BYTES_MAX)
+        async with self._commands:
+            result, outputs = await run_command(text, self._limits, stream.head["timeout_seconds"])
+        await _answer(stream, result, outputs)
+
+    async def _task_start(self, stream: Stream) -> None:
+        text = await stream.receive_all(_TEXT_BYTES_MAX)
+        await _answer_task(stream, self._tasks.start(text, self._limits, stream.head["timeout_seconds"]))
+
+    async def _task_get(self, stream: Stream) -> None:
+        await _answer_task(stream, self._tasks.get(stream.head["task_id"]))
+
+    async def _task_stop(self, stream: Stream) -> None:
+        await _answer_task(stream, await self._tasks.stop(stream.head["task_id"]))
+
+    # The sandbox itself
+
+    async def _set_deadline(self, stream: Stream) -> None:
+        self.end_after(stream.head["seconds"])
+        stream.end()
+
+    async def _set_limits(self, stream: Stream) -> None:
+        self._limits = Limits(stream.head["processes"])
+        self._kernel_limits = Limits(stream.head["processes"], stream.head["kernel_memory_bytes"])
+        stream.end()
+
+    async def _exit(self, _stream: Stream) -> None:
+        os._exit(0)
+
+
+async def _answer(stream: Stream, result: dict[str, Any], outputs: list[bytes]) -> None:
+    for output in outputs:
+        await stream.send(output)
+    stream.end(result)
+
+
+async def _answer_task(stream: Stream, task: Task) -> None:
+    result, outputs = task.describe()
+    await _answer(stream, result, outputs)
+
+
+async def _serve(life_seconds: float | None) -> None:
+    reap_children()
+    agent = Agent()
+    agent.end_after(life_seconds)
+    await asyncio.Event().wait()
+
+
+def main(arguments: list[str]) -> None:
+    """Serve the host until the deadline, or until it closes the pipe."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--life-seconds", type=float, help="how long the sandbox lives at most; for ever if not given")
+    life_seconds: float | None = parser.parse_args(arguments).life_seconds
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    asyncio.run(_serve(life_seconds))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

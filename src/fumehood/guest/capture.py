@@ -1,0 +1,147 @@
+"""Output of a process, kept within a bound: its beginning and its end, and a count of what lay between."""
+
+import asyncio
+import os
+import tempfile
+from typing import Any, Protocol
+
+HEAD_BYTES = 8 * 1024 * 1024
+TAIL_BYTES = 4 * 1024 * 1024
+_READ_BYTES = 256 * 1024
+
+
+class Store(Protocol):
+    """Where captured bytes are kept; a plain array of bytes."""
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Put `data` at `offset`, growing as needed."""
+        ...
+
+    def read(self, offset: int, size: int) -> bytes:
+        """The bytes there."""
+        ...
+
+    def clear(self) -> None:
+        """Forget everything."""
+        ...
+
+
+class MemoryStore:
+    """Bytes in memory: for the calls of the moment."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Put `data` at `offset`."""
+        self._bytes[offset : offset + len(data)] = data
+
+    def read(self, offset: int, size: int) -> bytes:
+        """The bytes there."""
+        return bytes(self._bytes[offset : offset + size])
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._bytes.clear()
+
+
+class FileStore:
+    """Bytes in an unlinked file: for tasks, of which there may be many for hours."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile(dir="/var/tmp", buffering=0)  # noqa: SIM115 - lives as long as the task
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Put `data` at `offset`; on a full disk it is lost, as the count will show."""
+        try:
+            os.pwrite(self._file.fileno(), data, offset)
+        except OSError:
+            return
+
+    def read(self, offset: int, size: int) -> bytes:
+        """The bytes there, zeros where a full disk lost them."""
+        return os.pread(self._file.fileno(), size, offset).ljust(size, b"\0")
+
+    def clear(self) -> None:
+        """Forget everything."""
+        os.ftruncate(self._file.fileno(), 0)
+
+
+class Capture:
+    """Reads one pipe as data arrives and keeps the first HEAD_BYTES and the last TAIL_BYTES of it.
+
+    The reader never stops, so that a process is never held up by output nobody fetches.
+    """
+
+    def __init__(self, descriptor: int, store: Store) -> None:
+        os.set_blocking(descriptor, False)
+        self._descriptor = descriptor
+        self._store = store
+        self.total_bytes = 0
+        self._open = True
+        asyncio.get_running_loop().add_reader(descriptor, self._on_readable)
+
+    def _on_readable(self) -> None:
+        if not self._read_some():
+            self.close()
+
+    def _read_some(self) -> bool:
+        """Read once. False at the end of the pipe, True also where nothing was there."""
+        try:
+            data = os.read(self._descriptor, _READ_BYTES)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        self._keep(data)
+        return bool(data)
+
+    def drain(self) -> None:
+        """Take what is in the pipe now; bounded, because a child in the background may write for ever."""
+        for _ in range(2 * HEAD_BYTES // _READ_BYTES):
+            before = self.total_bytes
+            if not self._open or not self._read_some() or self.total_bytes == before:
+                return
+
+    def _keep(self, data: bytes) -> None:
+        room = max(HEAD_BYTES - self.total_bytes, 0)
+        if room and data:
+            self._store.write(self.total_bytes, data[:room])
+        rest = data[room:]
+        if rest:
+            # Beyond the head the store is a ring of TAIL_BYTES.
+            start = (self.total_bytes + room - HEAD_BYTES) % TAIL_BYTES
+            first = rest[: TAIL_BYTES - start]
+            self._store.write(HEAD_BYTES + start, first)
+            if len(rest) > len(first):
+                self._store.write(HEAD_BYTES, rest[len(first) :])
+        self.total_bytes += len(data)
+
+    def peek(self) -> tuple[bytes, dict[str, Any]]:
+        """What was captured since the last take, and its description: `bytes`, `total_bytes`, `cut_at`.
+
+        `cut_at` is where in the bytes a piece of `total_bytes - bytes` is missing, or None.
+        """
+        total = self.total_bytes
+        if total <= HEAD_BYTES + TAIL_BYTES:
+            kept = self._store.read(0, total)
+        else:
+            start = (total - HEAD_BYTES) % TAIL_BYTES
+            ring = self._store.read(HEAD_BYTES, TAIL_BYTES)
+            kept = self._store.read(0, HEAD_BYTES) + ring[start:] + ring[:start]
+        cut_at = HEAD_BYTES if total > len(kept) else None
+        return kept, {"bytes": len(kept), "total_bytes": total, "cut_at": cut_at}
+
+    def take(self) -> tuple[bytes, dict[str, Any]]:
+        """As `peek`, and start anew."""
+        taken = self.peek()
+        self._store.clear()
+        self.total_bytes = 0
+        return taken
+
+    def close(self) -> None:
+        """Stop reading and close the pipe."""
+        if self._open:
+            self._open = False
+            asyncio.get_running_loop().remove_reader(self._descriptor)
+            os.close(self._descriptor)

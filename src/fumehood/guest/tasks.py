@@ -1,0 +1,93 @@
+"""Tasks: commands that run on after the call that started them. Their output is kept here and fetched, never pushed."""
+
+import asyncio
+import secrets
+import time
+from typing import Any
+
+from fumehood.guest.capture import FileStore
+from fumehood.guest.commands import Command
+from fumehood.guest.processes import Limits
+
+TASKS_MAX = 256
+_SUBMITTED, _WORKING, _COMPLETED, _CANCELED, _FAILED = "submitted", "working", "completed", "canceled", "failed"
+_TERMINAL = frozenset({_COMPLETED, _CANCELED, _FAILED})
+
+
+class UnknownTaskError(Exception):
+    """There is no task of that id in this session."""
+
+
+class TooManyTasksError(Exception):
+    """As many tasks run as may."""
+
+
+class Task:
+    """One task: its command, its status, and how it ended."""
+
+    def __init__(self, text: bytes, limits: Limits, timeout_seconds: float) -> None:
+        self.task_id = secrets.token_hex(16)
+        self.status = _SUBMITTED
+        self.exit_code: int | None = None
+        self.timed_out = False
+        self.started = time.monotonic()
+        self.command = Command(text, limits, FileStore)
+        self.watcher = asyncio.ensure_future(self._watch(timeout_seconds))
+
+    async def _watch(self, timeout_seconds: float) -> None:
+        self.status = _WORKING
+        in_time = await self.command.wait(timeout_seconds)
+        self.timed_out = not in_time
+        self.exit_code = await self.command.process.wait()
+        if self.status != _CANCELED:
+            self.status = _COMPLETED if self.exit_code == 0 and in_time else _FAILED
+
+    def describe(self) -> tuple[dict[str, Any], list[bytes]]:
+        """The task as it is now, and its two outputs so far."""
+        output, output_described = self.command.output.peek()
+        errors, errors_described = self.command.errors.peek()
+        result: dict[str, Any] = {
+            "task_id": self.task_id,
+            "status": self.status,
+            "exit_code": self.exit_code,
+            "timed_out": self.timed_out,
+            "seconds": self.command.seconds or time.monotonic() - self.started,
+            "stdout": output_described,
+            "stderr": errors_described,
+        }
+        return result, [output, errors]
+
+
+class Tasks:
+    """All tasks of the session. The oldest that have ended are forgotten when there are more than TASKS_MAX."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, Task] = {}
+
+    def start(self, text: bytes, limits: Limits, timeout_seconds: float) -> Task:
+        """Start a command. TooManyTasksError if TASKS_MAX of them still run."""
+        if len(self._tasks) >= TASKS_MAX:
+            ended = next((task for task in self._tasks.values() if task.status in _TERMINAL), None)
+            if ended is None:
+                raise TooManyTasksError
+            ended.command.close()
+            del self._tasks[ended.task_id]
+        task = Task(text, limits, timeout_seconds)
+        self._tasks[task.task_id] = task
+        return task
+
+    def get(self, task_id: str) -> Task:
+        """The task of that id. UnknownTaskError if there is none."""
+        try:
+            return self._tasks[task_id]
+        except KeyError:
+            raise UnknownTaskError(task_id) from None
+
+    async def stop(self, task_id: str) -> Task:
+        """End a task and all its processes. One that has ended stays as it ended."""
+        task = self.get(task_id)
+        if task.status not in _TERMINAL:
+            task.status = _CANCELED
+            task.command.process.kill_tree()
+            await asyncio.wait({task.watcher})
+        return task

@@ -1,0 +1,329 @@
+"""Frames, streams and credit on a pair of pipes: the one file that both sides of a sandbox import.
+
+A frame is a 16-byte header and a payload:
+
+    magic 2 | kind 1 | reserved 1 | stream 4 | length 4 | crc32 4      big endian, the crc is over the other 12 bytes and the payload
+
+A peer may die in the middle of a frame (the server is killed while the sandbox lives on), so a decoder that meets a bad
+magic or checksum looks for the next good frame, and whoever takes over a pipe sends SYNC with a nonce and ignores all that
+comes before the matching SYNCED.
+
+Streams carry calls. The opener sends OPEN (a JSON head), DATA, END; the answerer HEAD (optional), DATA, END (a JSON
+trailer). Either may RESET. DATA is sent only against credit that the receiver grants as it consumes, so that a copy of
+gigabytes never holds more than a window in memory and never delays another stream for longer than that window takes.
+The host opens even stream ids, the guest odd ones.
+"""
+
+import asyncio
+import json
+import struct
+import zlib
+from collections import deque
+from collections.abc import Awaitable, Callable
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+MAGIC = b"\xfe\x0d"
+HEADER = struct.Struct(">2sBBIII")
+_CHECKED = struct.Struct(">2sBBII")
+MAX_DATA_BYTES = 256 * 1024
+MAX_HEAD_BYTES = 1024 * 1024
+"""Largest JSON head or trailer; anything that can grow beyond travels as DATA."""
+WINDOW_BYTES = 1024 * 1024
+PEER_STREAMS_MAX = 4096
+"""Streams that the other side may have open; a hostile guest must not fill the host's memory with them."""
+PIPE_BYTES = 1024 * 1024
+"""Buffer asked of each pipe: 64 KiB ones carry a sixth of the throughput."""
+
+
+class Kind(IntEnum):
+    """What a frame is."""
+
+    OPEN = 1
+    HEAD = 2
+    DATA = 3
+    END = 4
+    CREDIT = 5
+    RESET = 6
+    SYNC = 7
+    SYNCED = 8
+
+
+_KINDS = frozenset(Kind)
+_MAX_PAYLOAD = {kind: MAX_HEAD_BYTES for kind in Kind} | {Kind.DATA: MAX_DATA_BYTES, Kind.CREDIT: 4}
+
+
+class Frame(NamedTuple):
+    """One frame, decoded."""
+
+    kind: Kind
+    stream: int
+    payload: bytes
+
+
+def encode_frame(kind: Kind, stream: int, payload: bytes = b"") -> bytes:
+    """The bytes of one frame. ValueError if the payload is larger than its kind may carry."""
+    if len(payload) > _MAX_PAYLOAD[kind]:
+        raise ValueError(f"a {kind.name} frame carries at most {_MAX_PAYLOAD[kind]} bytes, not {len(payload)}")
+    checked = _CHECKED.pack(MAGIC, kind, 0, stream, len(payload))
+    crc = zlib.crc32(payload, zlib.crc32(checked))
+    return checked + crc.to_bytes(4, "big") + payload
+
+
+class FrameDecoder:
+    """Bytes in, frames out. Whatever is not a whole, intact frame is skipped; `skipped_bytes` counts it."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self.skipped_bytes = 0
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """The frames completed by `data`."""
+        self._buffer += data
+        frames: list[Frame] = []
+        while (frame := self._next()) is not None:
+            frames.append(frame)
+        return frames
+
+    def _next(self) -> Frame | None:
+        buffer = self._buffer
+        while len(buffer) >= HEADER.size:
+            magic, kind, reserved, stream, length, crc = HEADER.unpack_from(buffer)
+            if magic != MAGIC or reserved or kind not in _KINDS or length > _MAX_PAYLOAD[Kind(kind)]:
+                self._skip_to_next_magic()
+                continue
+            end = HEADER.size + length
+            if len(buffer) < end:
+                return None
+            payload = bytes(memoryview(buffer)[HEADER.size : end])
+            if zlib.crc32(payload, zlib.crc32(bytes(buffer[:12]))) != crc:
+                self._skip_to_next_magic()
+                continue
+            del buffer[:end]
+            return Frame(Kind(kind), stream, payload)
+        return None
+
+    def _skip_to_next_magic(self) -> None:
+        found = self._buffer.find(MAGIC, 1)
+        if found < 0:
+            half_a_magic = self._buffer.endswith(MAGIC[:1])
+            found = max(len(self._buffer) - half_a_magic, 1)
+        self.skipped_bytes += found
+        del self._buffer[:found]
+
+
+class StreamResetError(Exception):
+    """The other side ended the stream: `code` is a word for programs, the message is for people."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Stream:
+    """One exchange on the wire. `head` is what the opener asked."""
+
+    def __init__(self, wire: "Wire", stream_id: int, head: dict[str, Any]) -> None:
+        self.head = head
+        self._wire = wire
+        self._id = stream_id
+        self._credit = WINDOW_BYTES
+        self._credit_event = asyncio.Event()
+        self._received: deque[bytes] = deque()
+        self._consumed = 0
+        self._outstanding = 0
+        self._arrived = asyncio.Event()
+        self._answer_head: dict[str, Any] | None = None
+        self._trailer: dict[str, Any] | None = None
+        self._error: StreamResetError | None = None
+        self._sent_end = False
+
+    async def send(self, data: bytes | memoryview) -> None:
+        """Send `data`, waiting for credit as needed. StreamResetError if the other side ended the stream."""
+        view = memoryview(data)
+        while view:
+            while self._credit <= 0 and self._error is None:
+                self._credit_event.clear()
+                await self._credit_event.wait()
+            if self._error is not None:
+                raise self._error
+            piece = view[: min(self._credit, MAX_DATA_BYTES)]
+            self._credit -= len(piece)
+            self._wire.write(encode_frame(Kind.DATA, self._id, bytes(piece)))
+            view = view[len(piece) :]
+
+    def send_head(self, head: dict[str, Any]) -> None:
+        """Send what the opener should know before the data."""
+        self._wire.write(encode_frame(Kind.HEAD, self._id, encode_json(head)))
+
+    def end(self, trailer: dict[str, Any] | None = None) -> None:
+        """Say that this side has sent all; an answerer gives the result as `trailer`."""
+        self._sent_end = True
+        self._wire.write(encode_frame(Kind.END, self._id, encode_json(trailer or {})))
+        self._close_if_done()
+
+    def reset(self, code: str, message: str) -> None:
+        """End the stream in both directions, telling why. Harmless on a stream that has ended."""
+        if self._wire.forget(self._id):
+            self._wire.write(encode_frame(Kind.RESET, self._id, encode_json({"code": code, "message": message[:4096]})))
+        self.on_error(StreamResetError(code, message))
+
+    async def receive(self) -> bytes | None:
+        """The next piece of data, or None when the other side has ended. StreamResetError if it reset."""
+        while not self._received:
+            if self._error is not None:
+                raise self._error
+            if self._trailer is not None:
+                return None
+            self._arrived.clear()
+            await self._arrived.wait()
+        piece = self._received.popleft()
+        self._consumed += len(piece)
+        self._outstanding -= len(piece)
+        if self._consumed >= WINDOW_BYTES // 2 and self._trailer is None:
+            self._wire.write(encode_frame(Kind.CREDIT, self._id, self._consumed.to_bytes(4, "big")))
+            self._consumed = 0
+        return piece
+
+    async def receive_all(self, limit_bytes: int) -> bytes:
+        """All the data up to the end. StreamResetError if it is more than `limit_bytes`."""
+        pieces: list[bytes] = []
+        size = 0
+        while (piece := await self.receive()) is not None:
+            size += len(piece)
+            if size > limit_bytes:
+                self.reset("too-large", f"more than {limit_bytes} bytes")
+                raise StreamResetError("too-large", f"more than {limit_bytes} bytes")
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    async def answer_head(self) -> dict[str, Any]:
+        """The answerer's head, or its trailer where it ended without one. StreamResetError if it reset."""
+        while self._answer_head is None and self._trailer is None:
+            if self._error is not None:
+                raise self._error
+            self._arrived.clear()
+            await self._arrived.wait()
+        answer = self._answer_head if self._answer_head is not None else self._trailer
+        assert answer is not None
+        return answer
+
+    @property
+    def trailer(self) -> dict[str, Any]:
+        """What the other side said as it ended; empty before that."""
+        return self._trailer or {}
+
+    def on_frame(self, kind: Kind, payload: bytes) -> None:
+        """Take in one frame of this stream; for the wire only. ValueError if the peer breaks the protocol."""
+        if kind is Kind.DATA:
+            if self._trailer is not None:
+                raise ValueError("data after the end")
+            # What is granted lags what is consumed by at most half a window.
+            self._outstanding += len(payload)
+            if self._outstanding > WINDOW_BYTES:
+                raise ValueError("more data than credit")
+            self._received.append(payload)
+        elif kind is Kind.HEAD:
+            self._answer_head = decode_json(payload)
+        elif kind is Kind.END:
+            self._trailer = decode_json(payload)
+            self._close_if_done()
+        elif kind is Kind.CREDIT:
+            self._credit += int.from_bytes(payload, "big")
+            self._credit_event.set()
+        elif kind is Kind.RESET:
+            told = decode_json(payload)
+            self._wire.forget(self._id)
+            self.on_error(StreamResetError(str(told.get("code", "reset")), str(told.get("message", ""))))
+        self._arrived.set()
+
+    def on_error(self, error: StreamResetError) -> None:
+        """Fail whoever waits on this stream; for the wire only."""
+        self._error = self._error or error
+        self._arrived.set()
+        self._credit_event.set()
+
+    def _close_if_done(self) -> None:
+        if self._sent_end and self._trailer is not None:
+            self._wire.forget(self._id)
+
+
+OnOpen = Callable[[Stream], Awaitable[None]]
+
+
+class Wire:
+    """All streams over one pair of pipes. `write` queues bytes to the other side; `opens` answers streams it opens."""
+
+    def __init__(self, write: Callable[[bytes], None], first_id: int, opens: OnOpen) -> None:
+        self.write = write
+        self._opens = opens
+        self._next_id = first_id
+        self._peer_parity = (first_id + 1) % 2
+        self._streams: dict[int, Stream] = {}
+        self._answering: set[asyncio.Task[None]] = set()
+
+    def open(self, head: dict[str, Any]) -> Stream:
+        """Open a stream that asks `head`. ValueError if the head is larger than MAX_HEAD_BYTES."""
+        stream = Stream(self, self._next_id, head)
+        frame = encode_frame(Kind.OPEN, self._next_id, encode_json(head))
+        self._streams[self._next_id] = stream
+        self._next_id += 2
+        self.write(frame)
+        return stream
+
+    def forget(self, stream_id: int) -> bool:
+        """Drop a stream; for streams only. True if it was there."""
+        return self._streams.pop(stream_id, None) is not None
+
+    def on_frame(self, frame: Frame) -> None:
+        """Take in one frame; frames of unknown streams are what a reset leaves behind, and are ignored."""
+        if frame.kind is Kind.OPEN:
+            self._answer(frame)
+            return
+        stream = self._streams.get(frame.stream)
+        if stream is None:
+            return
+        try:
+            stream.on_frame(frame.kind, frame.payload)
+        except ValueError as error:
+            stream.reset("protocol", str(error))
+
+    def fail_all(self, error: StreamResetError) -> None:
+        """Fail every open stream, telling the other side nothing: it is gone, or it starts anew."""
+        streams, self._streams = self._streams, {}
+        for stream in streams.values():
+            stream.on_error(error)
+
+    def _answer(self, frame: Frame) -> None:
+        if frame.stream % 2 != self._peer_parity or frame.stream in self._streams:
+            return
+        if len(self._answering) >= PEER_STREAMS_MAX:
+            refusal = encode_json({"code": "too-many-streams", "message": f"at most {PEER_STREAMS_MAX} streams"})
+            self.write(encode_frame(Kind.RESET, frame.stream, refusal))
+            return
+        stream = Stream(self, frame.stream, {})
+        self._streams[frame.stream] = stream
+        try:
+            stream.head = decode_json(frame.payload)
+        except ValueError as error:
+            stream.reset("protocol", str(error))
+            return
+        task = asyncio.ensure_future(self._opens(stream))
+        self._answering.add(task)  # type: ignore[arg-type]
+        task.add_done_callback(self._answering.discard)  # type: ignore[arg-type]
+
+
+def encode_json(value: dict[str, Any]) -> bytes:
+    """Compact JSON, in UTF-8; what UTF-8 cannot carry (a lone surrogate in a file name) stays escaped."""
+    return json.dumps(value, separators=(",", ":")).encode("ascii")
+
+
+def decode_json(payload: bytes) -> dict[str, Any]:
+    """A JSON object. ValueError if it is anything else."""
+    try:
+        value = json.loads(payload)
+    except RecursionError as error:
+        raise ValueError("too deep") from error
+    if not isinstance(value, dict):
+        raise ValueError("not an object")
+    return value  # type: ignore[no-any-return]

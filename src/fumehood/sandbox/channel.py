@@ -1,0 +1,210 @@
+"""The host's end of a sandbox's pipes: calls and streams over the guest's wire protocol."""
+
+import asyncio
+import fcntl
+import os
+import secrets
+from collections import deque
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from fumehood.errors import SandboxLostError
+from fumehood.guest.wire import (
+    MAX_HEAD_BYTES,
+    PIPE_BYTES,
+    FrameDecoder,
+    Kind,
+    Stream,
+    StreamResetError,
+    Wire,
+    encode_frame,
+)
+from fumehood.sandbox.contract import GuestError, GuestReply, GuestRequest
+
+_READ_BYTES = 1024 * 1024
+_SYNC_SECONDS = 0.05
+_PIPE_MODE = 0o600
+
+
+def make_pipes(folder: Path) -> tuple[int, int]:
+    """Create the named pipes `in` and `out` in `folder`; descriptors, open both ways so that neither ever sees an end."""
+    descriptors: list[int] = []
+    for name in ("in", "out"):
+        os.mkfifo(folder / name, _PIPE_MODE)
+        descriptor = os.open(folder / name, os.O_RDWR | os.O_CLOEXEC)
+        fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        descriptors.append(descriptor)
+    return descriptors[0], descriptors[1]
+
+
+class Channel:
+    """Calls to one guest. Everything that arrives is untrusted: bounded, and checked by whoever asked."""
+
+    def __init__(self, folder: Path) -> None:
+        # Descriptions of its own: non-blocking is a property of the description, and the guest's must not become so.
+        self._in = os.open(folder / "in", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._out = os.open(folder / "out", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._loop = asyncio.get_running_loop()
+        self._decoder = FrameDecoder()
+        self._queue: deque[memoryview] = deque()
+        self._writing = False
+        self._lost: SandboxLostError | None = None
+        self._nonce: bytes | None = None
+        self._synced = asyncio.Event()
+        self._wire = Wire(self._write, first_id=2, opens=self._refuse)
+        self._loop.add_reader(self._out, self._on_readable)
+
+    async def synchronise(self, timeout_seconds: float) -> None:
+        """Take over the pipes, whatever state they are in. TimeoutError if the guest does not answer."""
+        self._nonce = secrets.token_bytes(16)
+        self._synced.clear()
+        frame = encode_frame(Kind.SYNC, 0, self._nonce)
+        async with asyncio.timeout(timeout_seconds):
+            # Nothing but a first SYNC is needed, unless the guest waits for the rest of a frame that was cut off: fill that up.
+            sent = 0
+            while not self._synced.is_set():
+                if sent == 0 or (sent <= MAX_HEAD_BYTES and self._lost is None):
+                    count = 1 if sent == 0 else 1024
+                    self._write(frame * count)
+                    sent += len(frame) * count
+                try:
+                    await asyncio.wait_for(self._synced.wait(), 1.0 if sent == len(frame) else _SYNC_SECONDS)
+                except TimeoutError:
+                    self._raise_if_lost()
+        self._raise_if_lost()
+
+    async def call(self, request: GuestRequest, timeout_seconds: float, reply_bytes_max: int) -> GuestReply:
+        """As `Sandbox.call`."""
+        stream = self._open(request)
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                if request.body:
+                    for piece in request.body:
+                        await stream.send(piece)
+                stream.end()
+                body = await stream.receive_all(reply_bytes_max)
+                return GuestReply(await self._head_of(stream), body)
+        except StreamResetError as error:
+            self._raise_if_lost()
+            raise GuestError(error.code, str(error)) from None
+        except BaseException:
+            stream.reset("abandoned", "the caller gave up")
+            raise
+
+    async def _head_of(self, stream: Stream) -> dict[str, Any]:
+        return (await stream.answer_head()) | stream.trailer
+
+    def open_stream(self, request: GuestRequest) -> "ChannelStream":
+        """As `Sandbox.open_stream`."""
+        return ChannelStream(self, self._open(request))
+
+    def lose(self, error: SandboxLostError) -> None:
+        """The sandbox has ended: fail every call, and let go of the pipes. Idempotent."""
+        if self._lost is not None:
+            return
+        self._lost = error
+        self._loop.remove_reader(self._out)
+        self._loop.remove_writer(self._in)
+        os.close(self._in)
+        os.close(self._out)
+        self._queue.clear()
+        self._wire.fail_all(StreamResetError("lost", error.message))
+        self._synced.set()
+
+    def raise_for(self, error: StreamResetError) -> None:
+        """The error that a stream's reset means to whoever asked."""
+        self._raise_if_lost()
+        raise GuestError(error.code, str(error)) from None
+
+    def _open(self, request: GuestRequest) -> Stream:
+        self._raise_if_lost()
+        try:
+            return self._wire.open({"op": request.operation} | request.arguments)
+        except ValueError as error:
+            raise GuestError("too-large", f"the arguments are too large: {error}") from None
+
+    def _raise_if_lost(self) -> None:
+        if self._lost is not None:
+            raise SandboxLostError(self._lost.message, self._lost.reason)
+
+    async def _refuse(self, stream: Stream) -> None:
+        stream.reset("unknown", "the host answers no such stream")
+
+    def _on_readable(self) -> None:
+        try:
+            data = os.read(self._out, _READ_BYTES)
+        except BlockingIOError:
+            return
+        for frame in self._decoder.feed(data):
+            if frame.kind is Kind.SYNCED:
+                if frame.payload == self._nonce:
+                    self._synced.set()
+            elif self._synced.is_set():
+                self._wire.on_frame(frame)
+
+    def _write(self, data: bytes) -> None:
+        if self._lost is not None:
+            return
+        self._queue.append(memoryview(data))
+        if not self._writing:
+            self._writing = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        if self._lost is not None:
+            return
+        try:
+            while self._queue:
+                written = os.writev(self._in, [*self._queue][:64])
+                while written:
+                    first = self._queue[0]
+                    if written < len(first):
+                        self._queue[0] = first[written:]
+                        break
+                    written -= len(first)
+                    self._queue.popleft()
+        except BlockingIOError:
+            self._loop.add_writer(self._in, self._flush)
+            return
+        self._writing = False
+        self._loop.remove_writer(self._in)
+
+
+class ChannelStream:
+    """A `GuestStream` on a channel."""
+
+    def __init__(self, channel: Channel, stream: Stream) -> None:
+        self._channel = channel
+        self._stream = stream
+
+    async def send(self, data: bytes | memoryview) -> None:
+        """As `GuestStream.send`."""
+        try:
+            await self._stream.send(data)
+        except StreamResetError as error:
+            self._channel.raise_for(error)
+
+    def end(self) -> None:
+        """As `GuestStream.end`."""
+        self._stream.end()
+
+    async def answer_head(self) -> dict[str, Any]:
+        """As `GuestStream.answer_head`."""
+        try:
+            return await self._stream.answer_head()
+        except StreamResetError as error:
+            self._channel.raise_for(error)
+            raise
+
+    async def receive(self) -> AsyncIterator[bytes]:
+        """As `GuestStream.receive`."""
+        try:
+            while (piece := await self._stream.receive()) is not None:
+                yield piece
+        except StreamResetError as error:
+            self._channel.raise_for(error)
+
+    def abandon(self) -> None:
+        """As `GuestStream.abandon`."""
+        self._stream.reset("abandoned", "the caller gave up")

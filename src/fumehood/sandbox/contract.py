@@ -1,0 +1,182 @@
+"""What every engine does, and what the rest of fumehood may know of a sandbox."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Protocol
+
+
+class EndReason(StrEnum):
+    """Why a sandbox ended."""
+
+    STOPPED = "stopped"
+    EXPIRED = "expired"
+    OUT_OF_MEMORY = "out_of_memory"
+    CRASHED = "sandbox_crashed"
+    START_FAILED = "start_failed"
+    HOST_LOST = "host_lost"
+
+
+@dataclass(frozen=True)
+class SandboxSpec:
+    """What a sandbox is made of. `life_seconds` is when it ends itself, whoever still watches."""
+
+    sandbox_id: str
+    root: Path
+    """The template's root file system; never written to."""
+    guest: Path
+    """The guest runtime, seen read-only at /.fumehood."""
+    agent_argv: tuple[str, ...]
+    cpus: int
+    memory_bytes: int
+    disk_bytes: int
+    processes_max: int
+    life_seconds: float
+    start_timeout_seconds: float
+
+
+@dataclass(frozen=True)
+class Isolation:
+    """The isolation a sandbox really has: shown to people, never assumed."""
+
+    engine: str
+    version: str
+    platform: str
+    network: str
+
+    def __str__(self) -> str:
+        return f"{self.engine} {self.version} ({self.platform}), network: {self.network}"
+
+
+@dataclass(frozen=True)
+class End:
+    """How a sandbox ended."""
+
+    reason: EndReason
+    detail: str
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a sandbox has used so far."""
+
+    cpu_seconds: float
+    memory_bytes: int
+    memory_peak_bytes: int
+
+
+@dataclass(frozen=True)
+class GuestRequest:
+    """One call to the guest: its operation, the small arguments, and the bytes that may be large."""
+
+    operation: str
+    arguments: dict[str, Any] = field(default_factory=dict[str, Any])
+    body: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True)
+class GuestReply:
+    """What the guest answered. All of it is untrusted."""
+
+    head: dict[str, Any]
+    body: bytes
+
+
+class GuestError(Exception):
+    """The guest refused or could not do a call: `code` is a word for programs."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+class GuestStream(Protocol):
+    """A call whose bytes are carried piece by piece, in both directions."""
+
+    async def send(self, data: bytes | memoryview) -> None:
+        """Send request bytes; waits for the guest to take them."""
+        ...
+
+    def end(self) -> None:
+        """Say that the request is complete."""
+        ...
+
+    async def answer_head(self) -> dict[str, Any]:
+        """What the guest says before its bytes. GuestError if it refused."""
+        ...
+
+    def receive(self) -> AsyncIterator[bytes]:
+        """The answer's bytes. GuestError if it breaks off."""
+        ...
+
+    def abandon(self) -> None:
+        """Break the call off, if it is not over; the guest undoes what it had begun."""
+        ...
+
+
+class Sandbox(Protocol):
+    """One running isolated machine."""
+
+    spec: SandboxSpec
+    isolation: Isolation
+
+    async def call(self, request: GuestRequest, timeout_seconds: float, reply_bytes_max: int) -> GuestReply:
+        """Ask the guest and wait for its whole answer.
+
+        GuestError if it refuses, TimeoutError if it takes longer, SandboxLostError if the sandbox ends meanwhile.
+        """
+        ...
+
+    def open_stream(self, request: GuestRequest) -> GuestStream:
+        """Ask the guest, carrying bytes piece by piece. SandboxLostError if the sandbox has ended."""
+        ...
+
+    async def stop(self, reason: EndReason) -> End:
+        """End it, and wait until nothing of it is left on the machine. Idempotent: the first reason stays."""
+        ...
+
+    async def wait_end(self) -> End:
+        """Wait until it has ended and been cleaned up, for whatever reason."""
+        ...
+
+    async def usage(self) -> Usage:
+        """What it has used so far."""
+        ...
+
+    async def pause(self) -> None:
+        """Stop its clock: no process of it runs until `resume`."""
+        ...
+
+    async def resume(self) -> None:
+        """Let it run again after `pause`."""
+        ...
+
+    async def checkpoint(self, image: Path) -> None:
+        """Write its state into the new folder `image`; it goes on running."""
+        ...
+
+
+class Engine(Protocol):
+    """A way to isolate."""
+
+    async def probe(self) -> Isolation:
+        """Really run something isolated. EngineUnavailableError, with the remedy, if that does not work."""
+        ...
+
+    async def start(self, spec: SandboxSpec) -> Sandbox:
+        """A new sandbox, its agent ready for calls. SandboxLostError or TimeoutError if it does not come up; then nothing is left."""
+        ...
+
+    async def restore(self, spec: SandboxSpec, image: Path) -> Sandbox:
+        """A new sandbox from a checkpoint of one with the same template, its clone-sensitive state renewed."""
+        ...
+
+    async def clean_up(self) -> None:
+        """Remove whatever an earlier server left behind on this machine."""
+        ...
+
+
+class EngineUnavailableError(Exception):
+    """The engine cannot run on this machine; the message says why and what mends it."""

@@ -1,0 +1,399 @@
+"""The gVisor engine: each sandbox an OCI bundle run by runsc."""
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import signal
+from contextlib import suppress
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from fumehood.errors import SandboxLostError
+from fumehood.sandbox import limits
+from fumehood.sandbox.channel import Channel, make_pipes
+from fumehood.sandbox.contract import (
+    End,
+    EndReason,
+    EngineUnavailableError,
+    GuestReply,
+    GuestRequest,
+    GuestStream,
+    Isolation,
+    SandboxSpec,
+    Usage,
+)
+from fumehood.settings import MIB
+
+HOSTNAME = "sandbox"
+PLATFORM = "systrap"
+_GUEST_MOUNT = "/.fumehood"
+# What the agent needs to run user code as another user, to end it, and to drop all of this in its children.
+_CAPABILITIES = ["CAP_SETUID", "CAP_SETGID", "CAP_KILL", "CAP_CHOWN", "CAP_SETPCAP"]
+_BACKSTOP_SECONDS = 30
+_STOP_SECONDS = 2.0
+_KILL_SECONDS = 10.0
+_COMMAND_SECONDS = 60.0
+_CHECKPOINT_SECONDS = 120.0
+_MEMORY_RESERVE_BYTES = 512 * MIB
+MINIMUM_VERSION = 20_240_729
+
+
+class Gvisor:
+    """An `Engine`. All its files are below `folder`: bundles, runsc's own state, and how sandboxes ended."""
+
+    def __init__(self, runsc: str, folder: Path) -> None:
+        self._runsc = runsc
+        self._sandboxes = folder / "sandboxes"
+        self._state = folder / "runsc"
+        self._ended = folder / "ended"
+        self._disks = folder / "disks"
+        self._isolation: Isolation | None = None
+        self._disk_lock = asyncio.Lock()
+
+    async def probe(self) -> Isolation:
+        """As `Engine.probe`."""
+        version = await self._version()
+        await self._run_true()
+        self._isolation = Isolation("gVisor", version, PLATFORM, "none")
+        return self._isolation
+
+    async def start(self, spec: SandboxSpec) -> "GvisorSandbox":
+        """As `Engine.start`."""
+        return await self._launch(spec, ["run"], spec.life_seconds)
+
+    async def start_for_checkpoint(self, spec: SandboxSpec) -> "GvisorSandbox":
+        """As `start`, with an agent that has no deadline: a clock that was asleep in an image would fire it at once."""
+        return await self._launch(spec, ["run"], None)
+
+    async def restore(self, spec: SandboxSpec, image: Path) -> "GvisorSandbox":
+        """As `Engine.restore`."""
+        sandbox = await self._launch(spec, ["restore", "--image-path", str(image)], None)
+        try:
+            deadline = GuestRequest("deadline", {"seconds": spec.life_seconds})
+            await sandbox.call(deadline, spec.start_timeout_seconds, 0)
+            renew = GuestRequest("renew", {"timeout_seconds": spec.start_timeout_seconds})
+            await sandbox.call(renew, spec.start_timeout_seconds, 0)
+        except BaseException:
+            await asyncio.shield(sandbox.stop(EndReason.START_FAILED))
+            raise
+        return sandbox
+
+    async def clean_up(self) -> None:
+        """As `Engine.clean_up`."""
+        left = {path.name for folder in (self._sandboxes, self._state) if folder.is_dir() for path in folder.iterdir()}
+        for sandbox_id in left:
+            await self._clean_up_one(sandbox_id)
+
+    async def _clean_up_one(self, name: str) -> None:
+        folder = self._sandboxes / name
+        if not folder.is_dir():
+            return
+        limits.kill_processes(name)
+        keeper = _read_pid(folder / "keeper.pid")
+        # Its keeper lives on without us and takes everything away; one that was killed too leaves that to us.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_KILL_SECONDS):
+                while keeper is not None and _is_keeper(keeper, name) and folder.is_dir():
+                    limits.kill_processes(name)
+                    await asyncio.sleep(0.02)
+        await self._quietly("delete", "--force", name)
+        limits.remove_groups(name)
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+    def flags(self, overlay: str) -> list[str]:
+        """The runsc command and its global flags."""
+        return [
+            self._runsc,
+            f"--root={self._state}",
+            f"--platform={PLATFORM}",
+            "--network=none",
+            "--host-uds=none",
+            f"--overlay2={overlay}",
+        ]
+
+    async def _version(self) -> str:
+        try:
+            process = await asyncio.create_subprocess_exec(
+                self._runsc, "--version", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+            )
+        except OSError as error:
+            raise EngineUnavailableError(f"gVisor's runsc cannot be run ({error.strerror}): run 'make setup'") from None
+        output, _ = await asyncio.wait_for(process.communicate(), _COMMAND_SECONDS)
+        words = output.decode(errors="replace").split()
+        version = words[2] if len(words) > 2 else "unknown"
+        found = re.search(r"(?<!\d)20\d{6}(?!\d)", version)
+        if found is None or int(found[0]) < MINIMUM_VERSION:
+            raise EngineUnavailableError(
+                f"gVisor's runsc is {version}, older than {MINIMUM_VERSION}: run 'make setup', or install a newer one"
+            )
+        return version
+
+    async def _run_true(self) -> None:
+        """Really run a program isolated, under a deadline: a platform that is there may still hang."""
+        command = [*self.flags("none"), "do", "/bin/true"]
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+        )
+        try:
+            _, errors = await asyncio.wait_for(process.communicate(), _COMMAND_SECONDS)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+            raise EngineUnavailableError("gVisor hangs on this machine: see 'fumehood doctor'") from None
+        if process.returncode != 0:
+            detail = errors.decode(errors="replace").strip()[-400:]
+            raise EngineUnavailableError(f"gVisor cannot run a program on this machine: {detail}")
+
+    async def _launch(self, spec: SandboxSpec, subcommand: list[str], life_seconds: float | None) -> "GvisorSandbox":
+        if self._isolation is None:
+            await self.probe()
+        assert self._isolation is not None
+        disk = await self._disk_image(spec.disk_bytes)
+        folder = self._sandboxes / spec.sandbox_id
+        await asyncio.to_thread(_make_bundle, folder, spec, life_seconds)
+        pipes = make_pipes(folder)
+        try:
+            keeper = await self._start_keeper(spec, folder, disk, subcommand, pipes)
+        finally:
+            for descriptor in pipes:
+                os.close(descriptor)
+        sandbox = GvisorSandbox(self, spec, self._isolation, folder, keeper, self._ended / spec.sandbox_id)
+        try:
+            await sandbox.get_ready()
+        except BaseException:
+            await asyncio.shield(sandbox.stop(EndReason.START_FAILED))
+            raise
+        return sandbox
+
+    async def _start_keeper(
+        self, spec: SandboxSpec, folder: Path, disk: Path, subcommand: list[str], pipes: tuple[int, int]
+    ) -> asyncio.subprocess.Process:
+        self._ended.mkdir(mode=0o700, parents=True, exist_ok=True)
+        script = resources.files("fumehood.sandbox").joinpath("supervise.sh")
+        keeper = await asyncio.create_subprocess_exec(
+            *("unshare", "--mount", "--propagation", "private", "sh", str(script)),
+            *(str(folder), str(self._ended / spec.sandbox_id), str(disk)),
+            *(str(int(spec.life_seconds) + _BACKSTOP_SECONDS), limits.cgroup_of(spec.sandbox_id), spec.sandbox_id),
+            *self.flags(f"root:dir={folder / 'disk'}"),
+            *("--", *subcommand, "--bundle", str(folder)),
+            stdin=pipes[0],
+            stdout=pipes[1],
+            stderr=asyncio.subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        (folder / "keeper.pid").write_text(str(keeper.pid))
+        return keeper
+
+    async def _disk_image(self, size_bytes: int) -> Path:
+        """An empty file system of that size, made once and copied sparsely for each sandbox: a few milliseconds."""
+        image = self._disks / f"{size_bytes}.ext4"
+        async with self._disk_lock:
+            if image.exists():
+                return image
+            self._disks.mkdir(mode=0o700, parents=True, exist_ok=True)
+            new = image.with_suffix(f".{os.getpid()}.new")
+            with new.open("wb") as file:
+                file.truncate(size_bytes)
+            # No journal: the file system never outlives its sandbox.
+            options = ["-q", "-F", "-m", "0", "-O", "^has_journal", "-E", "lazy_itable_init=1,nodiscard"]
+            process = await asyncio.create_subprocess_exec("mkfs.ext4", *options, str(new))
+            if await asyncio.wait_for(process.wait(), _COMMAND_SECONDS) != 0:
+                raise EngineUnavailableError("mkfs.ext4 failed: is e2fsprogs installed, and is there disk space?")
+            new.rename(image)
+        return image
+
+    async def command(self, *arguments: str, timeout_seconds: float = _COMMAND_SECONDS) -> None:
+        """Run a runsc subcommand. RuntimeError with its message if it fails, TimeoutError if it takes longer."""
+        process = await asyncio.create_subprocess_exec(
+            *self.flags("none"),
+            *arguments,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            _, errors = await asyncio.wait_for(process.communicate(), timeout_seconds)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+            raise
+        if process.returncode != 0:
+            raise RuntimeError(errors.decode(errors="replace").strip()[-400:])
+
+    async def _quietly(self, *arguments: str) -> None:
+        with suppress(RuntimeError, TimeoutError, OSError):
+            await self.command(*arguments)
+
+
+class GvisorSandbox:
+    """A `Sandbox` of this engine."""
+
+    def __init__(
+        self,
+        engine: Gvisor,
+        spec: SandboxSpec,
+        isolation: Isolation,
+        folder: Path,
+        keeper: asyncio.subprocess.Process,
+        report: Path,
+    ) -> None:
+        self.spec = spec
+        self.isolation = isolation
+        self._engine = engine
+        self._folder = folder
+        self._keeper = keeper
+        self._report = report
+        self._asked: EndReason | None = None
+        self._channel = Channel(folder)
+        self._ended = asyncio.ensure_future(self._watch())
+
+    async def get_ready(self) -> None:
+        """Wait for the agent. SandboxLostError or TimeoutError if it does not come up."""
+        await self._channel.synchronise(self.spec.start_timeout_seconds)
+        # Below the sandbox's own limit, so that one greedy process gets an error it can read and the sandbox lives on.
+        kernel_memory = self.spec.memory_bytes - min(_MEMORY_RESERVE_BYTES, self.spec.memory_bytes // 4)
+        arguments = {"processes": self.spec.processes_max, "kernel_memory_bytes": kernel_memory}
+        await self.call(GuestRequest("limits", arguments), self.spec.start_timeout_seconds, 0)
+
+    async def call(self, request: GuestRequest, timeout_seconds: float, reply_bytes_max: int) -> GuestReply:
+        """As `Sandbox.call`."""
+        return await self._channel.call(request, timeout_seconds, reply_bytes_max)
+
+    def open_stream(self, request: GuestRequest) -> GuestStream:
+        """As `Sandbox.open_stream`."""
+        return self._channel.open_stream(request)
+
+    async def stop(self, reason: EndReason) -> End:
+        """As `Sandbox.stop`."""
+        if self._asked is None and not self._ended.done():
+            self._asked = reason
+        if not await self._ends_within(_STOP_SECONDS, self._ask_agent):
+            await self._ends_within(_KILL_SECONDS, self._kill)
+        return await asyncio.shield(self._ended)
+
+    async def _ask_agent(self) -> None:
+        # The agent's exit ends the sandbox in a tenth of the time that killing it from outside takes.
+        with suppress(Exception):
+            await self._channel.call(GuestRequest("exit"), _STOP_SECONDS, 0)
+
+    async def _kill(self) -> None:
+        while not self._ended.done():
+            limits.kill_processes(self.spec.sandbox_id)
+            with suppress(ProcessLookupError):
+                os.kill(self._keeper.pid, signal.SIGCONT)
+            await asyncio.sleep(0.05)
+
+    async def _ends_within(self, seconds: float, means: Any) -> bool:
+        effort = asyncio.ensure_future(means())
+        done, _ = await asyncio.wait({self._ended}, timeout=seconds)
+        effort.cancel()
+        return bool(done)
+
+    async def wait_end(self) -> End:
+        """As `Sandbox.wait_end`."""
+        return await asyncio.shield(self._ended)
+
+    async def usage(self) -> Usage:
+        """As `Sandbox.usage`."""
+        return limits.read_usage(self.spec.sandbox_id)
+
+    async def pause(self) -> None:
+        """As `Sandbox.pause`."""
+        await self._engine.command("pause", self.spec.sandbox_id)
+
+    async def resume(self) -> None:
+        """As `Sandbox.resume`."""
+        await self._engine.command("resume", self.spec.sandbox_id)
+
+    async def checkpoint(self, image: Path) -> None:
+        """As `Sandbox.checkpoint`."""
+        image.mkdir(mode=0o700, parents=True)
+        arguments = ("checkpoint", "--leave-running", "--compression=none", f"--image-path={image}")
+        await self._engine.command(*arguments, self.spec.sandbox_id, timeout_seconds=_CHECKPOINT_SECONDS)
+
+    async def _watch(self) -> End:
+        await self._keeper.wait()
+        try:
+            report = self._report.read_text()
+            self._report.unlink()
+        except OSError:
+            report = ""
+        end = limits.end_from_report(report, self._asked)
+        self._channel.lose(SandboxLostError(end.detail or f"the sandbox has ended: {end.reason}", end.reason))
+        return end
+
+
+def _make_bundle(folder: Path, spec: SandboxSpec, life_seconds: float | None) -> None:
+    folder.mkdir(mode=0o700, parents=True)
+    (folder / "disk").mkdir(mode=0o700)
+    config = oci_config(spec, life_seconds)
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def oci_config(spec: SandboxSpec, life_seconds: float | None) -> dict[str, Any]:
+    """The OCI runtime configuration of a sandbox, whose agent ends it after `life_seconds` (None: never)."""
+    life = [] if life_seconds is None else ["--life-seconds", str(life_seconds)]
+    capabilities = {kind: _CAPABILITIES for kind in ("bounding", "effective", "permitted")}
+    return {
+        "ociVersion": "1.0.2",
+        "hostname": HOSTNAME,
+        "root": {"path": str(spec.root), "readonly": False},
+        "process": {
+            "terminal": False,
+            "user": {"uid": 0, "gid": 0},
+            "args": [*spec.agent_argv, *life],
+            "env": ["LANG=C.UTF-8"],
+            "cwd": "/",
+            "capabilities": capabilities | {"inheritable": [], "ambient": []},
+            "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 65_536, "soft": 65_536}],
+            "noNewPrivileges": True,
+        },
+        "mounts": _mounts(spec),
+        "linux": {
+            "namespaces": [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "network")],
+            "cgroupsPath": f"/{limits.cgroup_of(spec.sandbox_id)}",
+            "resources": {
+                "memory": {"limit": spec.memory_bytes},
+                "cpu": {"quota": spec.cpus * 100_000, "period": 100_000},
+            },
+        },
+    }
+
+
+def _mounts(spec: SandboxSpec) -> list[dict[str, Any]]:
+    shared_memory = f"size={spec.memory_bytes // 2}"
+    return [
+        {"destination": "/proc", "type": "proc", "source": "proc"},
+        {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid"]},
+        {
+            "destination": "/dev/shm",
+            "type": "tmpfs",
+            "source": "tmpfs",
+            "options": ["nosuid", "nodev", "mode=1777", shared_memory],
+        },
+        {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
+        {
+            "destination": _GUEST_MOUNT,
+            "type": "bind",
+            "source": str(spec.guest),
+            "options": ["bind", "ro", "nosuid", "nodev"],
+        },
+    ]
+
+
+def _read_pid(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _is_keeper(pid: int, sandbox_id: str) -> bool:
+    """Whether the process of that number is still the keeper of that sandbox, and not another that got its number."""
+    try:
+        return sandbox_id.encode() in Path("/proc", str(pid), "cmdline").read_bytes()
+    except OSError:
+        return False

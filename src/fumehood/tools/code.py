@@ -1,0 +1,71 @@
+"""executeCode."""
+
+import signal
+from typing import Any
+
+from fumehood.errors import InvalidRequestError
+from fumehood.sandbox.contract import GuestRequest
+from fumehood.tools.arguments import required_text
+from fumehood.tools.guest import GRACE_SECONDS, OUTPUT_BYTES_MAX, Guest
+from fumehood.tools.results import (
+    Result,
+    execution_result,
+    number_from_guest,
+    seconds_from_guest,
+    split_outputs,
+)
+
+
+def kernel_of(arguments: dict[str, Any]) -> str:
+    """The runtime that will run the code. InvalidRequestError if language and runtime do not go together."""
+    language = arguments.get("language")
+    if language is None:
+        raise InvalidRequestError.of_field("arguments.language", "executeCode needs the language of the code: python")
+    if language != "python":
+        raise InvalidRequestError.of_field(
+            "arguments.language", f"this version of fumehood runs python only, not {language}"
+        )
+    runtime = arguments.get("runtime", "python")
+    if runtime != "python":
+        raise InvalidRequestError.of_field("arguments.runtime", f"python code runs in runtime python, not {runtime}")
+    return "python"
+
+
+def check_code(arguments: dict[str, Any]) -> None:
+    """InvalidRequestError if the arguments are not executeCode's."""
+    required_text(arguments, "code", "executeCode")
+    kernel_of(arguments)
+
+
+async def execute_code(arguments: dict[str, Any], guest: Guest) -> Result:
+    """Run code in the session's kernel; its state stays for the next call."""
+    runtime = kernel_of(arguments)
+    timeout = guest.call_timeout_seconds
+    head = {"runtime": runtime, "clear": arguments.get("clearContext", False), "timeout_seconds": timeout}
+    code = required_text(arguments, "code", "executeCode")
+    reply = await guest.call(GuestRequest("execute", head, (code,)), timeout + GRACE_SECONDS, OUTPUT_BYTES_MAX)
+    output, errors = split_outputs(reply.head, reply.body)
+    output, errors = output.stripped(), errors.stripped()
+    exit_code = number_from_guest(reply.head, "exit_code", 1)
+    seconds = seconds_from_guest(reply.head)
+    if reply.head.get("outcome") == "interrupted":
+        note = f"Interrupted: the code ran longer than the {timeout:g} seconds a call may take. The session's state is kept."
+        return execution_result(output, errors.with_note(note), exit_code or 1, seconds)
+    if reply.head.get("outcome") == "died":
+        note = f"The {runtime} process ended ({_how(exit_code)}). All its variables are lost; the next call gets a fresh one."
+        return execution_result(output, errors.with_note(note), _shell_code(exit_code), seconds)
+    return execution_result(output, errors, exit_code, seconds)
+
+
+def _how(exit_code: int) -> str:
+    if exit_code >= 0:
+        return f"exit code {exit_code}"
+    try:
+        return signal.Signals(-exit_code).name
+    except ValueError:
+        return f"signal {-exit_code}"
+
+
+def _shell_code(exit_code: int) -> int:
+    """As a shell would tell it; never 0, because the call did not finish."""
+    return 128 - exit_code if exit_code < 0 else exit_code or 1

@@ -1,0 +1,124 @@
+"""Content blocks, and what one result event can carry of them."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fumehood.aws.event_stream import RESULT_EVENT_MAX_BYTES
+
+Result = dict[str, Any]
+"""The members of the model's CodeInterpreterResult."""
+
+_FRAME_BYTES = 64 * 1024
+"""What an event needs beside its texts."""
+TEXT_BYTES_MAX = RESULT_EVENT_MAX_BYTES - _FRAME_BYTES
+
+
+def text_block(text: str) -> dict[str, Any]:
+    """A block of text."""
+    return {"type": "text", "text": text}
+
+
+def error_result(message: str) -> Result:
+    """A result that says what could not be done: no API error, so that the model can read it and mend its call."""
+    return {"content": [text_block(message)], "isError": True}
+
+
+def encoded_size(text: str) -> int:
+    """Bytes of `text` as JSON."""
+    return len(json.dumps(text, ensure_ascii=False).encode(errors="surrogatepass"))
+
+
+@dataclass(frozen=True)
+class Output:
+    """One captured output of a process: its text, whose middle may be missing already."""
+
+    text: str
+
+    @classmethod
+    def from_guest(cls, data: bytes, described: object) -> "Output":
+        """Decode what the guest sent; a gap it left is named where it is. Both are untrusted."""
+        described = described if isinstance(described, Mapping) else {}
+        cut_at, total = _number(described.get("cut_at")), _number(described.get("total_bytes"))
+        if cut_at is None or total is None or not 0 <= cut_at <= len(data) < total:
+            return cls(_decode(data))
+        gap = f"\n[... {total - len(data)} bytes of output left out here ...]\n"
+        return cls(_decode(data[:cut_at]) + gap + _decode(data[cut_at:]))
+
+    def stripped(self) -> "Output":
+        """Without white space at its ends, as the service gives the output of code."""
+        return Output(self.text.strip())
+
+    def with_note(self, note: str) -> "Output":
+        """With a line of our own at the end."""
+        return Output(f"{self.text}\n{note}" if self.text else note)
+
+
+def split_outputs(head: Mapping[str, Any], body: bytes) -> tuple[Output, Output]:
+    """The stdout and stderr of a guest's reply, whose body is one after the other."""
+    described = head.get("stdout")
+    size = _number(described.get("bytes")) if isinstance(described, Mapping) else None
+    size = min(size or 0, len(body))
+    return Output.from_guest(body[:size], described), Output.from_guest(body[size:], head.get("stderr"))
+
+
+def execution_result(output: Output, errors: Output, exit_code: int, seconds: float, **more: object) -> Result:
+    """The result of code or a command: its text is stdout, on failure stdout and then stderr."""
+    failed = exit_code != 0
+    output, errors = _fit(output, errors, failed)
+    text = output.text
+    if failed:
+        text = "\n".join(part for part in (output.text, errors.text) if part)
+    structured = {"stdout": output.text, "stderr": errors.text, "exitCode": exit_code, "executionTime": seconds}
+    return {"content": [text_block(text)], "structuredContent": more | structured, "isError": failed}
+
+
+def _fit(output: Output, errors: Output, failed: bool) -> tuple[Output, Output]:
+    """Both outputs, cut in the middle until the event that carries them is no larger than clients accept."""
+    output_size, error_size = encoded_size(output.text), encoded_size(errors.text)
+    copies_of_errors = 2 if failed else 1
+    if 2 * output_size + copies_of_errors * error_size <= TEXT_BYTES_MAX:
+        return output, errors
+    # Each side may use its half; what one leaves, the other may have.
+    half = TEXT_BYTES_MAX // 2
+    error_budget = max(half, TEXT_BYTES_MAX - 2 * output_size) // copies_of_errors
+    errors = Output(cut_middle(errors.text, error_budget))
+    output_budget = (TEXT_BYTES_MAX - copies_of_errors * encoded_size(errors.text)) // 2
+    return Output(cut_middle(output.text, output_budget)), errors
+
+
+def cut_middle(text: str, encoded_bytes_max: int) -> str:
+    """`text` with its middle replaced by a line that says how much is missing, to at most that many bytes of JSON."""
+    size = encoded_size(text)
+    if size <= encoded_bytes_max:
+        return text
+    keep = len(text) * encoded_bytes_max // size
+    while True:
+        head, tail = text[: keep * 2 // 3], text[len(text) - keep // 3 :]
+        missing = len(text) - len(head) - len(tail)
+        shortened = f"{head}\n[... {missing} characters of output left out here ...]\n{tail}"
+        if encoded_size(shortened) <= encoded_bytes_max or keep == 0:
+            return shortened
+        # Characters are not all of one size: what is left may be the long ones.
+        keep = keep * 9 // 10
+
+
+def _decode(data: bytes) -> str:
+    return data.decode(errors="replace")
+
+
+def _number(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def number_from_guest(head: Mapping[str, Any], name: str, otherwise: int) -> int:
+    """An integer that the guest sent, within what the API's integers hold."""
+    value = _number(head.get(name))
+    return otherwise if value is None or not -(2**31) <= value < 2**31 else value
+
+
+def seconds_from_guest(head: Mapping[str, Any]) -> float:
+    """A duration that the guest sent."""
+    value = head.get("seconds")
+    return float(value) if isinstance(value, int | float) and 0 <= value < 1e9 else 0.0
