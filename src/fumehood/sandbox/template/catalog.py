@@ -1,0 +1,125 @@
+"""The templates of this machine: have one built, list them, remove one."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from fumehood.sandbox.template import build, guest_runtime, key, recipe
+from fumehood.sandbox.template.errors import TemplateError
+from fumehood.sandbox.template.progress import Progress, Silent
+from fumehood.sandbox.template.recipe import Recipe
+from fumehood.sandbox.template.workplace import build_once, finished, read_manifest, remove_finished
+from fumehood.settings import Settings
+
+_BUILD_SECONDS = 3_600
+_REMOVE_SECONDS = 600
+
+
+@dataclass(frozen=True)
+class Template:
+    """A built template. Sandboxes start from `root` and mount `guest` at `/.fumehood`, both read-only."""
+
+    name: str
+    key: str
+    root: Path
+    guest: Path
+    """The guest runtime of this version of fumehood."""
+    python: str
+    """The template's own Python, as seen inside."""
+    size_bytes: int
+    created_at: datetime
+    is_current: bool
+    """False for one whose recipe or build code has changed since: nothing new starts from it, and it can be removed."""
+
+
+async def ensure(name: str, settings: Settings, progress: Progress) -> Template:
+    """The template `name` of this version, and its guest runtime, built if they are not there yet.
+
+    Raises TemplateError if there is no such recipe, or a build fails; nothing half-made is left then.
+    """
+    return await ensure_recipe(recipe.load(name), settings, progress)
+
+
+async def ensure_recipe(wanted: Recipe, settings: Settings, progress: Progress) -> Template:
+    """As `ensure`, for a recipe at hand."""
+    codename = key.codename()
+    guest = await guest_runtime.ensure_guest_runtime(settings, progress)
+    folder = current(wanted, settings)
+    await build_once(
+        folder,
+        lambda workplace: build.build(workplace, wanted, codename=codename, runsc=settings.runsc),
+        progress=progress,
+        deadline_seconds=_BUILD_SECONDS,
+    )
+    return _read(folder, guest, is_current=True)
+
+
+def current(wanted: Recipe, settings: Settings) -> Path:
+    """The folder that fits `wanted` as it is now, whether or not it is built."""
+    digest = key.digest(build.ingredients(wanted, key.codename(), key.architecture()))
+    return _templates(settings) / f"{wanted.name}-{digest}"
+
+
+def is_built(name: str, settings: Settings) -> bool:
+    """Whether the template `name` of this version is there."""
+    return read_manifest(current(recipe.load(name), settings)) is not None
+
+
+def list_templates(settings: Settings) -> list[Template]:
+    """Every built template, by name and then the newest first."""
+    wanted = {current(recipe.load(name), settings) for name in recipe.names()}
+    guest = guest_runtime.current(settings) / "root"
+    templates = [_read(folder, guest, folder in wanted) for folder in finished(_templates(settings))]
+    newest_first = sorted(templates, key=lambda template: template.created_at, reverse=True)
+    return sorted(newest_first, key=lambda template: template.name)
+
+
+async def remove(name_or_key: str, settings: Settings) -> list[Template]:
+    """Remove the template of this key, or all of this name; what was removed.
+
+    Raises TemplateError if there is none, or if a sandbox still runs on one: then nothing is removed.
+    """
+    chosen = [template for template in list_templates(settings) if name_or_key in (template.name, template.key)]
+    if not chosen:
+        known = ", ".join(f"{template.name} {template.key}" for template in list_templates(settings)) or "none"
+        raise TemplateError(f"there is no template {name_or_key!r}; there is {known}")
+    used = [template for template in chosen if _is_used(template.root)]
+    if used:
+        raise TemplateError(f"template {used[0].name} {used[0].key} is in use: stop the sessions that run on it first")
+    for template in chosen:
+        await remove_finished(template.root.parent, Silent(), _REMOVE_SECONDS)
+    return chosen
+
+
+def _templates(settings: Settings) -> Path:
+    return settings.data / "templates"
+
+
+def _read(folder: Path, guest: Path, is_current: bool) -> Template:
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise TemplateError(f"template {folder.name} was removed just now")
+    return Template(
+        name=manifest["name"],
+        key=folder.name.removeprefix(f"{manifest['name']}-"),
+        root=folder / "root",
+        guest=guest,
+        python=manifest["python"],
+        size_bytes=manifest["size_bytes"],
+        created_at=datetime.fromisoformat(manifest["created_at"]),
+        is_current=is_current,
+    )
+
+
+def _is_used(root: Path) -> bool:
+    """Whether any process has `root` mounted, as the file server of a sandbox does in its own mount namespace."""
+    ending = f"/{root.parent.name}/{root.name}"
+    for mounts in Path("/proc").glob("[0-9]*/mountinfo"):
+        try:
+            lines = mounts.read_text().splitlines()
+        except OSError:
+            # The process ended meanwhile.
+            continue
+        if any(line.split()[3].endswith(ending) for line in lines):
+            return True
+    return False

@@ -1,0 +1,83 @@
+"""The guest runtime: the private interpreter with fumehood's guest code, ready to be mounted into sandboxes."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import fumehood.guest
+from fumehood import clock
+from fumehood.sandbox.template import interpreter, key
+from fumehood.sandbox.template.progress import Progress
+from fumehood.sandbox.template.workplace import Workplace, build_once, read_manifest
+from fumehood.settings import Settings
+
+_DEADLINE_SECONDS = 1_800
+_COMPILE_SECONDS = 60
+_SOURCE = Path(fumehood.guest.__file__).parent
+
+
+def folder(settings: Settings) -> Path:
+    """Where guest runtimes and the interpreters they are made from are kept."""
+    return settings.data / "guest-runtimes"
+
+
+def current(settings: Settings) -> Path:
+    """The folder that fits the guest's code as it is now, whether or not it is built; its `root` is what is mounted."""
+    return folder(settings) / f"runtime-{key.digest(_ingredients())}"
+
+
+def is_built(settings: Settings) -> bool:
+    """Whether the guest runtime of this version is there."""
+    return read_manifest(current(settings)) is not None
+
+
+def guest_argv(module: str) -> list[str]:
+    """The program and arguments that run a guest module, say `fumehood.guest.agent`, inside a sandbox."""
+    return interpreter.argv(module)
+
+
+async def ensure_guest_runtime(settings: Settings, progress: Progress) -> Path:
+    """The folder to mount read-only at `/.fumehood`, built if it is not there yet. Raises TemplateError."""
+    codename = key.codename()
+    python = folder(settings) / f"interpreter-{key.digest(interpreter.ingredients(codename, key.architecture()))}"
+    await build_once(
+        python,
+        lambda workplace: interpreter.build(workplace, codename=codename),
+        progress=progress,
+        deadline_seconds=_DEADLINE_SECONDS,
+    )
+    final = current(settings)
+    await build_once(
+        final,
+        lambda workplace: _build(workplace, python / "root"),
+        progress=progress,
+        deadline_seconds=_DEADLINE_SECONDS,
+    )
+    return final / "root"
+
+
+def _ingredients() -> dict[str, object]:
+    return {
+        "interpreter": interpreter.ingredients(key.codename(), key.architecture()),
+        "guest": key.of_files(_SOURCE.rglob("*.py"), _SOURCE),
+        "build_code": key.of_files([Path(__file__)], Path(__file__).parent),
+    }
+
+
+async def _build(workplace: Workplace, python: Path) -> Mapping[str, Any]:
+    root = workplace.folder / "root"
+    workplace.progress.phase("guest code")
+    # Files that never change after they are built can be shared between versions.
+    await workplace.run(
+        ["cp", "--archive", "--link", str(python), str(root)], deadline_seconds=_COMPILE_SECONDS, contained=False
+    )
+    package = root / "lib/fumehood"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    shutil.copytree(_SOURCE, package / "guest", ignore=shutil.ignore_patterns("__pycache__"))
+    # In the interpreter's own path, because it is started without site-packages and obeys no environment variable.
+    library = next((root / "lib").glob("python3*"))
+    (library / "fumehood").symlink_to("../fumehood")
+    await workplace.run(interpreter.compile_argv(root, package), deadline_seconds=_COMPILE_SECONDS)
+    return {"created_at": clock.now().isoformat()}
