@@ -71,9 +71,7 @@ def _spawn_shell(text: bytes, limits: Limits, output: int, errors: int) -> Proce
         os.close(script)
 
 
-async def run_command(
-    text: bytes, limits: Limits, timeout_seconds: float
-) -> tuple[dict[str, Any], list[bytes]]:
+async def run_command(text: bytes, limits: Limits, timeout_seconds: float) -> tuple[dict[str, Any], list[bytes]]:
     """Run `text` to its end. The result (`exit_code`, `seconds`, `timed_out`, `stdout`, `stderr`) and the two outputs."""
     command = Command(text, limits)
     try:

@@ -38,7 +38,9 @@ def split_path(path: str) -> list[str]:
     if "\0" in path:
         raise PathError(f"{path!r}: a path has no NUL")
     if path.startswith("/"):
-        raise PathError(f"{path}: path traversal: absolute paths are not allowed; give one relative to the working folder")
+        raise PathError(
+            f"{path}: path traversal: absolute paths are not allowed; give one relative to the working folder"
+        )
     parts = [part for part in path.split("/") if part not in ("", ".")]
     if ".." in parts:
         raise PathError(f"{path}: path traversal: '..' is not allowed; paths stay below the working folder")

@@ -135,7 +135,10 @@ class Gvisor:
         """Really run a program isolated, under a deadline: a platform that is there may still hang."""
         command = [*self.flags("none"), "do", "/bin/true"]
         process = await asyncio.create_subprocess_exec(
-            *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
         )
         try:
             _, errors = await asyncio.wait_for(process.communicate(), _COMMAND_SECONDS)

@@ -37,7 +37,9 @@ def check_content(arguments: dict[str, Any]) -> None:
     """InvalidRequestError if the arguments are not writeFiles'."""
     content = arguments.get("content")
     if not content:
-        raise InvalidRequestError.of_field("arguments.content", "writeFiles needs at least one file: path and text or blob")
+        raise InvalidRequestError.of_field(
+            "arguments.content", "writeFiles needs at least one file: path and text or blob"
+        )
     for index, block in enumerate(content):
         field = f"arguments.content.{index}"
         utf8(block["path"], f"{field}.path")
@@ -159,7 +161,9 @@ def _file_blocks(described: list[Any], body: bytes) -> "list[dict[str, Any]]":
 
 
 def _too_large(path: str, size: int) -> str:
-    return f"Error reading file: {path}: {size} bytes are more than one answer carries ({TEXT_BYTES_MAX}). {_OTHER_WAYS}"
+    return (
+        f"Error reading file: {path}: {size} bytes are more than one answer carries ({TEXT_BYTES_MAX}). {_OTHER_WAYS}"
+    )
 
 
 def _resource(path: str, data: bytes, mime_type: object) -> dict[str, Any]:

@@ -1,0 +1,98 @@
+"""`fumehood serve`: checks the machine, builds what is missing, and serves until it is told to stop."""
+
+import asyncio
+import ipaddress
+import logging
+import sys
+from typing import Annotated, Any
+
+import structlog
+import uvloop
+from cyclopts import Parameter
+from rich.console import Console
+from rich.panel import Panel
+
+from fumehood.errors import ConfigurationError
+from fumehood.sandbox.contract import EngineUnavailableError
+from fumehood.sandbox.template import catalog
+from fumehood.sandbox.template.errors import TemplateError
+from fumehood.sandbox.template.progress import Silent
+from fumehood.server import Fumehood, running
+from fumehood.server import serve as serve_http
+from fumehood.settings import Settings
+
+
+def serve(
+    *,
+    host: Annotated[str | None, Parameter(help="address to listen on (FUMEHOOD_HOST)")] = None,
+    port: Annotated[int | None, Parameter(help="port to listen on (FUMEHOOD_PORT)")] = None,
+    insecure: Annotated[bool, Parameter(help="listen beyond loopback without TLS", negative=())] = False,
+) -> None:
+    """Serve the API. Everything else is set by environment variables: FUMEHOOD_DATA, FUMEHOOD_DATABASE_URL and so on."""
+    given: dict[str, Any] = {"host": host, "port": port, "insecure": insecure or None}
+    settings = Settings(**{name: value for name, value in given.items() if value is not None})
+    _log_to_stderr()
+    try:
+        check_bind(settings)
+        uvloop.run(_serve(settings))
+    except (ConfigurationError, EngineUnavailableError, TemplateError) as error:
+        print(f"fumehood cannot serve: {error}", file=sys.stderr)
+        raise SystemExit(1) from error
+
+
+def check_bind(settings: Settings) -> None:
+    """ConfigurationError if keys and code would cross a network in the clear without anybody having said so."""
+    if settings.tls_certificate is not None or settings.insecure or _is_loopback(settings.host):
+        return
+    raise ConfigurationError(
+        f"{settings.host} can be reached from other machines, and there is no TLS. Set FUMEHOOD_TLS_CERTIFICATE and "
+        "FUMEHOOD_TLS_KEY, or say --insecure if something else protects the connection."
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+async def _serve(settings: Settings) -> None:
+    template = await catalog.ensure(settings.template, settings, Silent())
+    async with running(settings, template) as fumehood:
+        listening = asyncio.Event()
+        announcing = asyncio.ensure_future(_announce(fumehood, listening))
+        try:
+            await serve_http(fumehood, listening)
+        finally:
+            announcing.cancel()
+
+
+async def _announce(fumehood: Fumehood, listening: asyncio.Event) -> None:
+    await listening.wait()
+    settings = fumehood.settings
+    lines = [
+        f"Serving the AgentCore Code Interpreter API at [bold]{settings.url}[/]",
+        f"Isolation: {fumehood.isolation}",
+        f"Data: {settings.data}",
+        "",
+        "Point a client at it:",
+        f'  [bold]eval "$({sys.argv[0]} env)"[/]',
+    ]
+    Console(stderr=True, soft_wrap=True).print(Panel("\n".join(lines), title="fumehood", expand=False))
+
+
+def _log_to_stderr() -> None:
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )

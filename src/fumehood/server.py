@@ -1,0 +1,192 @@
+"""Puts the parts together, and maps operation names to functions; the only place that knows everything."""
+
+import asyncio
+import json
+import secrets
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+import uvicorn
+
+from fumehood.aws.body import Receive
+from fumehood.aws.endpoint import Endpoint, Operation, Scope, Send
+from fumehood.calls import CallRecord
+from fumehood.extension.files import FileTransfers
+from fumehood.identity.policies import authorise
+from fumehood.identity.principals import Principals, make_credentials
+from fumehood.interpreters import Interpreters
+from fumehood.sandbox.contract import Isolation, SandboxSpec
+from fumehood.sandbox.gvisor import Gvisor
+from fumehood.sandbox.host import Host, StartSandbox
+from fumehood.sandbox.template import guest_runtime
+from fumehood.sandbox.template.catalog import Template
+from fumehood.sessions.service import Sessions
+from fumehood.settings import Settings
+from fumehood.store.database import Database
+
+_PURGE_SECONDS = 3600.0
+_SHUTDOWN_SECONDS = 10
+# Beyond this many connections at once a client is told to come again; each holds a file descriptor and some memory.
+_CONNECTIONS_MAX = 4096
+log = structlog.get_logger()
+
+
+@dataclass
+class Fumehood:
+    """A running service. `app` answers HTTP requests once this exists."""
+
+    settings: Settings
+    isolation: Isolation
+    endpoint: Endpoint
+    files: FileTransfers
+    sessions: Sessions
+
+    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI app: health, the extensions, and for all else the two AWS services."""
+        if scope["type"] != "http":
+            return
+        path = scope["raw_path"].partition(b"?")[0]
+        if path == b"/ping":
+            await self._ping(send)
+        elif path.startswith(b"/fumehood/"):
+            await self.files(scope, receive, send)
+        else:
+            await self.endpoint(scope, receive, send)
+
+    async def _ping(self, send: Send) -> None:
+        can_start = self.sessions.can_start
+        body = json.dumps({"status": "Healthy" if can_start else "Unhealthy", "isolation": str(self.isolation)})
+        headers = [(b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": 200 if can_start else 503, "headers": headers})
+        await send({"type": "http.response.body", "body": body.encode()})
+
+
+def operations(interpreters: Interpreters, sessions: Sessions) -> dict[str, Operation]:
+    """Every AWS operation that fumehood has."""
+    return {
+        "CreateCodeInterpreter": interpreters.create,
+        "GetCodeInterpreter": interpreters.get,
+        "ListCodeInterpreters": interpreters.list,
+        "DeleteCodeInterpreter": interpreters.delete,
+        "TagResource": interpreters.tag,
+        "UntagResource": interpreters.untag,
+        "ListTagsForResource": interpreters.list_tags,
+        "StartCodeInterpreterSession": sessions.start,
+        "GetCodeInterpreterSession": sessions.get,
+        "ListCodeInterpreterSessions": sessions.list,
+        "StopCodeInterpreterSession": sessions.stop,
+        "InvokeCodeInterpreter": sessions.invoke,
+    }
+
+
+@asynccontextmanager
+async def running(settings: Settings, template: Template) -> AsyncGenerator[Fumehood]:
+    """The service, from settings and a built template; at the end every sandbox is stopped.
+
+    Raises EngineUnavailableError if gVisor cannot run here: nothing weaker is ever used.
+    """
+    settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    engine = Gvisor(settings.runsc, settings.data)
+    isolation = await engine.probe()
+    await engine.clean_up()
+    make_credentials(settings.data / "credentials", settings.account_id)
+    principals = Principals.load(settings.data / "credentials")
+    database = await Database.open(settings.database)
+    try:
+        host = Host(engine, lambda request: _sandbox_spec(request, template, settings))
+        interpreters = Interpreters(database, settings)
+        sessions = Sessions(database, interpreters, host, _host_id(settings.data), settings)
+        await sessions.recover()
+        endpoint = Endpoint(settings, principals.find_key, authorise, operations(interpreters, sessions), _log_call)
+        files = FileTransfers(endpoint, sessions.open_stream, settings.sandbox_disk_bytes)
+        purging = asyncio.ensure_future(_purge_for_ever(sessions))
+        try:
+            yield Fumehood(settings, isolation, endpoint, files, sessions)
+        finally:
+            purging.cancel()
+            await sessions.close()
+            await host.close()
+    finally:
+        await database.close()
+
+
+async def serve(fumehood: Fumehood, listening: asyncio.Event | None = None) -> None:
+    """Answer HTTP until SIGINT or SIGTERM."""
+    settings = fumehood.settings
+    config = uvicorn.Config(
+        fumehood.app,
+        host=settings.host,
+        port=settings.port,
+        http="httptools",
+        loop="uvloop",
+        interface="asgi3",
+        lifespan="off",
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        limit_concurrency=_CONNECTIONS_MAX,
+        timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
+        ssl_certfile=settings.tls_certificate,
+        ssl_keyfile=settings.tls_key,
+    )
+    server = uvicorn.Server(config)
+    serving = asyncio.ensure_future(server.serve())
+    while not server.started and not serving.done():
+        await asyncio.sleep(0.01)
+    if server.started and listening is not None:
+        listening.set()
+    await serving
+
+
+def _sandbox_spec(request: StartSandbox, template: Template, settings: Settings) -> SandboxSpec:
+    return SandboxSpec(
+        sandbox_id=request.sandbox_id,
+        root=template.root,
+        guest=template.guest,
+        agent_argv=tuple(guest_runtime.guest_argv("fumehood.guest.agent")),
+        cpus=settings.sandbox_cpus,
+        memory_bytes=settings.sandbox_memory_bytes,
+        disk_bytes=settings.sandbox_disk_bytes,
+        processes_max=settings.sandbox_processes_max,
+        life_seconds=request.life_seconds,
+        start_timeout_seconds=settings.sandbox_start_timeout_seconds,
+    )
+
+
+def _host_id(data: Path) -> str:
+    """What this machine's data folder is called in the rows of sessions; made once."""
+    path = data / "host-id"
+    with suppress(FileNotFoundError):
+        return path.read_text().strip()
+    host_id = secrets.token_hex(8)
+    path.write_text(host_id)
+    return host_id
+
+
+async def _purge_for_ever(sessions: Sessions) -> None:
+    while True:
+        try:
+            await sessions.purge()
+        except Exception:
+            log.exception("what is past its retention could not be purged; it will be tried again")
+        await asyncio.sleep(_PURGE_SECONDS)
+
+
+def _log_call(record: CallRecord) -> None:
+    """One line for each request; never what was in it."""
+    call = record.call
+    log.info(
+        "call",
+        request_id=record.request_id,
+        operation=call.operation if call is not None else None,
+        principal=call.principal.arn if call is not None else None,
+        method=record.method,
+        path=record.path,
+        source=record.source_address,
+        status=record.http_status,
+        error=record.error,
+        ms=round(record.duration_seconds * 1000, 2),
+    )
