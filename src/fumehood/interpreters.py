@@ -150,6 +150,7 @@ class Interpreters:
         """TagResource: add or replace tags. Raises QuotaExceededError where that would make more than `TAGS_MAX`."""
         given = _checked_tags(call.parameters["tags"])
         async with self._database.writing() as transaction:
+            await transaction.lock_account(call.principal.account_id)
             row = await self._find_tagged(transaction, call)
             tags = {**row.tags, **given}
             if len(tags) > TAGS_MAX:
@@ -163,6 +164,7 @@ class Interpreters:
         """UntagResource: remove tags; keys that the resource has not are no error."""
         unwanted = set(call.parameters["tagKeys"])
         async with self._database.writing() as transaction:
+            await transaction.lock_account(call.principal.account_id)
             row = await self._find_tagged(transaction, call)
             tags = {key: value for key, value in row.tags.items() if key not in unwanted}
             await transaction.interpreters.set_tags(row.id, tags)
@@ -224,7 +226,6 @@ class Interpreters:
 
     async def _find_tagged(self, transaction: Transaction, call: Call) -> InterpreterRow:
         account, arn = call.principal.account_id, call.parameters["resourceArn"]
-        await transaction.lock_account(account)
         if parse_interpreter_arn(arn) is None or self.interpreter_id(account, arn) == SYSTEM_INTERPRETER_ID:
             raise self._not_found(account, arn)
         return await self._find(transaction, account, arn)

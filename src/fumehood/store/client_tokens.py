@@ -80,7 +80,8 @@ class ClientTokenRepository:
             "resource_id": resource_id,
             "created_at": clock.now(),
         }
-        return (await self._connection.execute(statement.values(values))).rowcount == 1
+        inserted = await self._connection.execute(statement.values(values).returning(client_tokens.c.token))
+        return inserted.one_or_none() is not None
 
 
 def _fingerprint(parameters: Mapping[str, Any]) -> str:

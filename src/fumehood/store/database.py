@@ -1,7 +1,6 @@
 """The database: opening, migrating, and transactions. SQLite by default, PostgreSQL by URL, the same code above."""
 
 import asyncio
-import os
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -75,7 +74,7 @@ class Database:
         """
         parsed = _with_driver(url)
         if parsed.get_backend_name() == "sqlite":
-            await asyncio.to_thread(_make_private_file, parsed)
+            await asyncio.to_thread(_make_private_file, Path(parsed.database or ""))
         await asyncio.to_thread(migrate, parsed, WAIT_SECONDS)
         engine = _engine(parsed)
         try:
@@ -143,15 +142,14 @@ def _with_driver(url: str) -> URL:
     return parsed.set(drivername=driver)
 
 
-def _make_private_file(url: URL) -> None:
+def _make_private_file(path: Path) -> None:
     """Make the SQLite file, and the folder it is in, for the server's user only. Its journal files follow its mode."""
-    path = Path(url.database or "")
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        os.fchmod(descriptor, 0o600)
-    finally:
-        os.close(descriptor)
+        path.touch(mode=0o600, exist_ok=False)
+    except FileExistsError:
+        # By name: closing a descriptor of it would drop every lock that this process holds on the database.
+        path.chmod(0o600)
 
 
 def _engine(url: URL) -> AsyncEngine:
@@ -182,7 +180,6 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {WAIT_SECONDS * 1000}")
-    cursor.execute("PRAGMA journal_mode = WAL")
     # FULL: what a caller was told is done survives a power cut. In WAL mode NORMAL would lose the last commits.
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute("PRAGMA foreign_keys = ON")

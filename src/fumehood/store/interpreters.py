@@ -1,6 +1,6 @@
 """The rows of custom code interpreters. The system interpreter is built in and has none."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -36,8 +36,8 @@ class InterpreterRow:
     network_configuration: Mapping[str, Any]
     description: str | None = None
     execution_role_arn: str | None = None
-    certificates: Sequence[Mapping[str, Any]] = ()
-    filesystem_configurations: Sequence[Mapping[str, Any]] = ()
+    certificates: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    filesystem_configurations: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
     failure_reason: str | None = None
 
@@ -54,10 +54,7 @@ class InterpreterRepository:
         Raises InvalidRequestError if the description is no text that a database holds.
         """
         require_storable("description", row.description)
-        values = asdict(row)
-        values["certificates"] = list(row.certificates)
-        values["filesystem_configurations"] = list(row.filesystem_configurations)
-        await self._connection.execute(insert(interpreters).values(values))
+        await self._connection.execute(insert(interpreters).values(asdict(row)))
 
     async def get(self, account_id: str, interpreter_id: str) -> InterpreterRow | None:
         """The account's interpreter, or None."""

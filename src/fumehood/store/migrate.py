@@ -1,15 +1,19 @@
 """Bring a database to the tables of this version. Synchronous: Alembic is, so the caller gives it a thread."""
 
+import fcntl
+import os
 import secrets
 import sqlite3
 import threading
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy import URL, Connection, create_engine, event, insert, select, text
+from sqlalchemy import URL, Connection, create_engine, event, func, insert, select
 from sqlalchemy.pool import NullPool
 
 from fumehood import clock
@@ -17,6 +21,7 @@ from fumehood.errors import ConfigurationError
 from fumehood.store.tables import installation
 
 _PAGE_TOKEN_KEY_BYTES = 32
+_POLL_SECONDS = 0.02
 _ADVISORY_LOCK = 0x66756D65686F6F64  # "fumehood"
 # Alembic keeps the migration at work in module globals.
 _one_at_a_time = threading.Lock()
@@ -52,19 +57,39 @@ def _configuration(connection: Connection) -> Config:
 def _exclusive_transaction(url: URL, wait_seconds: int) -> Generator[Connection]:
     """A transaction that no other migration runs beside, in this process or another."""
     if url.get_backend_name() == "postgresql":
-        options = f"-c lock_timeout={wait_seconds}s"
-        engine = create_engine(
-            url, poolclass=NullPool, connect_args={"connect_timeout": wait_seconds, "options": options}
-        )
-        first = text(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})")
-    else:
-        engine = create_engine(url.set(drivername="sqlite"), poolclass=NullPool, connect_args={"timeout": wait_seconds})
-        # Keeps the driver from beginning, and ending, transactions of its own around the statements that make tables.
-        event.listen(engine, "connect", _leave_transactions_to_us)
-        first = text("BEGIN IMMEDIATE")
-    with engine.begin() as connection:
-        connection.execute(first)
-        yield connection
+        engine = create_engine(url, poolclass=NullPool, connect_args={"connect_timeout": wait_seconds})
+        with engine.begin() as connection:
+            connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{wait_seconds}s'")
+            connection.execute(select(func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
+            yield connection
+        return
+    engine = create_engine(url.set(drivername="sqlite"), poolclass=NullPool, connect_args={"timeout": wait_seconds})
+    event.listen(engine, "connect", _leave_transactions_to_us)
+    with _file_lock(Path(f"{url.database}.lock"), wait_seconds), engine.connect() as connection:
+        # A lasting property of the file. Changing it waits for nobody, hence the lock; where it is so, nothing happens.
+        connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+        connection.commit()
+        with connection.begin():
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            yield connection
+
+
+@contextmanager
+def _file_lock(path: Path, wait_seconds: int) -> Generator[None]:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        deadline = clock.monotonic_seconds() + wait_seconds
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if clock.monotonic_seconds() > deadline:
+                    raise ConfigurationError(f"Another process has held {path} for {wait_seconds} seconds.") from error
+                time.sleep(_POLL_SECONDS)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _leave_transactions_to_us(connection: sqlite3.Connection, _record: object) -> None:

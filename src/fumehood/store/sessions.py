@@ -1,7 +1,7 @@
 """The rows of sessions. One row is the truth about a session; its version orders all that is done to it."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, TypedDict, Unpack
@@ -55,8 +55,8 @@ class SessionRow:
     end_detail: str | None = None
     host_id: str | None = None
     sandbox_id: str | None = None
-    certificates: Sequence[dict[str, Any]] = ()
-    filesystem_configurations: Sequence[dict[str, Any]] = ()
+    certificates: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    filesystem_configurations: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
 
 
 class SessionChanges(TypedDict, total=False):
@@ -84,10 +84,7 @@ class SessionRepository:
         Raises InvalidRequestError if the name is no text that a database holds.
         """
         require_storable("name", row.name)
-        values = asdict(row)
-        values["certificates"] = list(row.certificates)
-        values["filesystem_configurations"] = list(row.filesystem_configurations)
-        await self._connection.execute(insert(sessions).values(values))
+        await self._connection.execute(insert(sessions).values(asdict(row)))
 
     async def get(self, session_id: str) -> SessionRow | None:
         """The session, of whichever account: the caller compares `account_id` and `interpreter_id`. None if unknown."""

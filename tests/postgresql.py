@@ -1,0 +1,95 @@
+"""A real PostgreSQL server for tests: its own folder, a socket in it, no port; gone when the block ends."""
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+
+_START_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class PostgresqlServer:
+    """A running server that trusts whoever can open its socket."""
+
+    folder: Path
+
+    def url(self, database: str) -> str:
+        """The SQLAlchemy URL of a database."""
+        return f"postgresql://postgres@/{database}?host={self.folder}"
+
+    def create_database(self, name: str) -> str:
+        """Make an empty database; its URL."""
+        with psycopg.connect(self._dsn, autocommit=True) as connection:
+            connection.execute(f'CREATE DATABASE "{name}"')
+        return self.url(name)
+
+    def drop_database(self, name: str) -> None:
+        """Remove a database, whoever is still connected to it."""
+        with psycopg.connect(self._dsn, autocommit=True) as connection:
+            connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+    @property
+    def _dsn(self) -> str:
+        return self.url("postgres")
+
+
+@contextmanager
+def running_postgresql() -> Iterator[PostgresqlServer]:
+    """A server for as long as the block lasts. Needs Debian's `postgresql` package (only its programs)."""
+    with tempfile.TemporaryDirectory(prefix="fumehood-postgresql-") as folder:
+        data, user = Path(folder) / "data", _server_user()
+        if user is not None:
+            shutil.chown(folder, user)
+        _run(user, "initdb", "--pgdata", data, "--username=postgres", "--auth=trust", "--no-sync", "--encoding=UTF8")
+        options = f"-c listen_addresses= -c unix_socket_directories='{folder}' -c fsync=off -c max_connections=200"
+        log = Path(folder) / "log"
+        # --wait: returns when connections are taken, or fails after --timeout.
+        _run(user, "pg_ctl", "start", "--wait", f"--timeout={_START_SECONDS}", "-D", data, "-l", log, "-o", options)
+        try:
+            yield PostgresqlServer(Path(folder))
+        finally:
+            _run(user, "pg_ctl", "stop", "--wait", "-D", data, "--mode=immediate")
+
+
+def _server_user() -> str | None:
+    """Whom to run as: PostgreSQL refuses to run as root."""
+    if os.geteuid() != 0:
+        return None
+    return pwd.getpwnam("postgres").pw_name
+
+
+def _run(user: str | None, program: str, *arguments: str | Path) -> None:
+    command = [_program(program), *map(str, arguments)]
+    done = subprocess.run(
+        command,
+        user=user,
+        group=user,
+        extra_groups=None if user is None else [],
+        cwd="/",
+        env={"PATH": os.defpath, "LC_ALL": "C.UTF-8"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=2 * _START_SECONDS,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)} failed with {done.returncode}:\n{done.stdout}")
+
+
+def _program(name: str) -> str:
+    """Debian keeps the server's programs out of PATH, a folder for each version."""
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda folder: int(folder.parent.name))
+    found = shutil.which(name, path=os.pathsep.join([*map(str, reversed(folders)), os.environ.get("PATH", os.defpath)]))
+    if found is None:
+        raise FileNotFoundError(f"{name} not found: apt-get install postgresql")
+    return found
