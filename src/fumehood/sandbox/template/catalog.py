@@ -1,5 +1,6 @@
 """The templates of this machine: have one built, list them, remove one."""
 
+import os
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -8,7 +9,7 @@ from fumehood.sandbox.template import build, guest_runtime, key, recipe
 from fumehood.sandbox.template.errors import TemplateError
 from fumehood.sandbox.template.progress import Progress, Silent
 from fumehood.sandbox.template.recipe import Recipe
-from fumehood.sandbox.template.workplace import build_once, finished, read_manifest, remove_finished
+from fumehood.sandbox.template.workplace import build_once, finished, is_mounted, read_manifest, remove_finished
 from fumehood.settings import Settings
 
 _BUILD_SECONDS = 3_600
@@ -42,6 +43,8 @@ async def ensure(name: str, settings: Settings, progress: Progress) -> Template:
 
 async def ensure_recipe(wanted: Recipe, settings: Settings, progress: Progress) -> Template:
     """As `ensure`, for a recipe at hand."""
+    if os.geteuid() != 0:
+        raise TemplateError("templates are built by root, who sets the owners of their files: run it with sudo")
     codename = key.codename()
     guest = await guest_runtime.ensure_guest_runtime(settings, progress)
     folder = current(wanted, settings)
@@ -83,12 +86,22 @@ async def remove(name_or_key: str, settings: Settings) -> list[Template]:
     if not chosen:
         known = ", ".join(f"{template.name} {template.key}" for template in list_templates(settings)) or "none"
         raise TemplateError(f"there is no template {name_or_key!r}; there is {known}")
-    used = [template for template in chosen if _is_used(template.root)]
+    used = [template for template in chosen if is_mounted(template.root)]
     if used:
         raise TemplateError(f"template {used[0].name} {used[0].key} is in use: stop the sessions that run on it first")
     for template in chosen:
         await remove_finished(template.root.parent, Silent(), _REMOVE_SECONDS)
     return chosen
+
+
+async def prune(settings: Settings) -> list[Path]:
+    """Remove every template and guest runtime of other versions that no sandbox uses; the folders removed."""
+    stale = [template.root.parent for template in list_templates(settings) if not template.is_current]
+    stale += guest_runtime.list_stale(settings)
+    unused = [folder for folder in stale if not is_mounted(folder / "root")]
+    for folder in unused:
+        await remove_finished(folder, Silent(), _REMOVE_SECONDS)
+    return unused
 
 
 def _templates(settings: Settings) -> Path:
@@ -109,17 +122,3 @@ def _read(folder: Path, guest: Path, is_current: bool) -> Template:
         created_at=datetime.fromisoformat(manifest["created_at"]),
         is_current=is_current,
     )
-
-
-def _is_used(root: Path) -> bool:
-    """Whether any process has `root` mounted, as the file server of a sandbox does in its own mount namespace."""
-    ending = f"/{root.parent.name}/{root.name}"
-    for mounts in Path("/proc").glob("[0-9]*/mountinfo"):
-        try:
-            lines = mounts.read_text().splitlines()
-        except OSError:
-            # The process ended meanwhile.
-            continue
-        if any(line.split()[3].endswith(ending) for line in lines):
-            return True
-    return False

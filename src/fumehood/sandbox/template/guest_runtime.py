@@ -9,7 +9,7 @@ import fumehood.guest
 from fumehood import clock
 from fumehood.sandbox.template import interpreter, key
 from fumehood.sandbox.template.progress import Progress
-from fumehood.sandbox.template.workplace import Workplace, build_once, read_manifest
+from fumehood.sandbox.template.workplace import Workplace, build_once, finished, read_manifest
 from fumehood.settings import Settings
 
 _DEADLINE_SECONDS = 1_800
@@ -32,6 +32,12 @@ def is_built(settings: Settings) -> bool:
     return read_manifest(current(settings)) is not None
 
 
+def list_stale(settings: Settings) -> list[Path]:
+    """The folders of other versions: runtimes, and interpreters, which no runtime needs once it is built."""
+    wanted = {current(settings), _interpreter(settings)}
+    return [path for path in finished(folder(settings)) if path not in wanted]
+
+
 def guest_argv(module: str) -> list[str]:
     """The program and arguments that run a guest module, say `fumehood.guest.agent`, inside a sandbox."""
     return interpreter.argv(module)
@@ -40,7 +46,7 @@ def guest_argv(module: str) -> list[str]:
 async def ensure_guest_runtime(settings: Settings, progress: Progress) -> Path:
     """The folder to mount read-only at `/.fumehood`, built if it is not there yet. Raises TemplateError."""
     codename = key.codename()
-    python = folder(settings) / f"interpreter-{key.digest(interpreter.ingredients(codename, key.architecture()))}"
+    python = _interpreter(settings)
     await build_once(
         python,
         lambda workplace: interpreter.build(workplace, codename=codename),
@@ -55,6 +61,11 @@ async def ensure_guest_runtime(settings: Settings, progress: Progress) -> Path:
         deadline_seconds=_DEADLINE_SECONDS,
     )
     return final / "root"
+
+
+def _interpreter(settings: Settings) -> Path:
+    digest = key.digest(interpreter.ingredients(key.codename(), key.architecture()))
+    return folder(settings) / f"interpreter-{digest}"
 
 
 def _ingredients() -> dict[str, object]:

@@ -183,6 +183,20 @@ def remove_unfinished(parent: Path) -> None:
         shutil.rmtree(folder)
 
 
+def is_mounted(root: Path) -> bool:
+    """Whether any process has `root` mounted, as the file server of a sandbox does in its own mount namespace."""
+    ending = f"/{root.parent.name}/{root.name}"
+    for mounts in Path("/proc").glob("[0-9]*/mountinfo"):
+        try:
+            lines = mounts.read_text().splitlines()
+        except OSError:
+            # The process ended meanwhile.
+            continue
+        if any(line.split()[3].endswith(ending) for line in lines):
+            return True
+    return False
+
+
 @asynccontextmanager
 async def _locked(parent: Path, progress: Progress, deadline_seconds: float) -> AsyncGenerator[int]:
     lock = os.open(parent / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

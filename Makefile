@@ -1,0 +1,34 @@
+# serve        set up what is missing, then serve
+# test         set up what is missing, then run every check and test
+# bench        set up what is missing, then run the benchmarks
+# setup        only set up what serving needs
+# constraints  take the versions installed now as those that a clean clone gets
+
+# Sandboxes are made by root.
+AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
+
+.PHONY: serve test bench setup setup-tests constraints
+
+serve: setup
+	$(AS_ROOT) .venv/bin/fumehood serve
+
+test: setup-tests
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/pyright
+	.venv/bin/lint-imports
+	$(AS_ROOT) .venv/bin/fumehood template build
+	$(AS_ROOT) .venv/bin/python -m pytest
+
+bench: setup-tests
+	$(AS_ROOT) .venv/bin/python -m benchmarks
+
+setup:
+	@scripts/setup
+
+setup-tests:
+	@scripts/setup --tests
+
+constraints:
+	.venv/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager pip --editable . --group dev
+	.venv/bin/python -m pip freeze --all --exclude-editable --exclude setuptools | sort --ignore-case > constraints.txt
