@@ -1,0 +1,162 @@
+"""A real fumehood server for tests: the command itself, in a process of its own, on loopback."""
+
+import contextlib
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.config import Config
+
+SHARED_DATA = Path(os.environ.get("FUMEHOOD_TEST_DATA", "/var/lib/fumehood"))
+"""Where templates are built once for all runs."""
+COMMAND = Path(sys.executable).parent / "fumehood"
+_START_SECONDS = 900
+_STOP_SECONDS = 60
+_POLL_SECONDS = 0.02
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def make_data_folder(path: Path) -> Path:
+    """A new data folder at `path` that shares the built templates of SHARED_DATA."""
+    path.mkdir(mode=0o700, parents=True)
+    for name in ("templates", "guest-runtimes"):
+        (SHARED_DATA / name).mkdir(mode=0o755, parents=True, exist_ok=True)
+        (path / name).symlink_to(SHARED_DATA / name)
+    return path
+
+
+class Service:
+    """One running server. `environment` is what a client needs, and nothing else."""
+
+    def __init__(self, data: Path, settings: Mapping[str, str] | None = None) -> None:
+        self.data = data
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._settings = {"FUMEHOOD_DATA": str(data), "FUMEHOOD_PORT": str(self.port)} | dict(settings or {})
+        self.log = data / "server.log"
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [str(COMMAND), "serve"],
+                env=self._base_environment() | self._settings,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._wait_until_it_answers()
+
+    @staticmethod
+    def _base_environment() -> dict[str, str]:
+        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+        return kept
+
+    def _wait_until_it_answers(self) -> None:
+        deadline = time.monotonic() + _START_SECONDS
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                raise AssertionError(f"the server ended with {self.process.returncode}: {self.log.read_text()}")
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.url}/ping", timeout=5) as answer:
+                if answer.status == 200:
+                    return
+            time.sleep(_POLL_SECONDS)
+        raise AssertionError(f"the server did not answer: {self.log.read_text()}")
+
+    def environment(self, principal: str = "default") -> dict[str, str]:
+        """The variables that `fumehood env` sets for a client, with PATH and nothing else."""
+        lines = subprocess.run(
+            [str(COMMAND), "env", "--principal", principal],
+            env=self._base_environment() | self._settings,
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        ).stdout.splitlines()
+        exports = [line.removeprefix("export ") for line in lines if line.startswith("export ")]
+        variables = dict(shlex.split(line)[0].split("=", 1) for line in exports)
+        return {"PATH": os.environ["PATH"]} | variables
+
+    def client(self, service: str = "bedrock-agentcore", principal: str = "default", **config: Any) -> Any:
+        """A boto3 client of either plane for a principal of this server."""
+        variables = self.environment(principal)
+        return boto3.client(
+            service,
+            endpoint_url=self.url,
+            region_name=variables["AWS_REGION"],
+            aws_access_key_id=variables["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=variables["AWS_SECRET_ACCESS_KEY"],
+            config=Config(**config),
+        )
+
+    def stop(self) -> int:
+        """Ask it to end, as a service manager would, and wait; its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(_STOP_SECONDS)
+
+    def kill(self) -> None:
+        """End the server alone, as a crash would: its sandboxes are not told."""
+        self.process.kill()
+        self.process.wait(_STOP_SECONDS)
+
+
+@contextlib.contextmanager
+def service(data: Path, settings: Mapping[str, str] | None = None) -> Iterator[Service]:
+    """A server with a new data folder at `data`, stopped at the end."""
+    running = Service(make_data_folder(data), settings)
+    try:
+        yield running
+    finally:
+        if running.process.poll() is None:
+            running.stop()
+
+
+class Session:
+    """A session of the system interpreter, used through boto3."""
+
+    def __init__(self, client: Any, **parameters: Any) -> None:
+        self.client = client
+        started = client.start_code_interpreter_session(
+            codeInterpreterIdentifier="aws.codeinterpreter.v1", **parameters
+        )
+        self.id: str = started["sessionId"]
+
+    def invoke(self, name: str, **arguments: Any) -> dict[str, Any]:
+        """The one result of a tool."""
+        results = self.invoke_all(name, **arguments)
+        assert len(results) == 1, results
+        return results[0]
+
+    def invoke_all(self, name: str, **arguments: Any) -> list[dict[str, Any]]:
+        """Every result of a tool."""
+        answer = self.client.invoke_code_interpreter(
+            codeInterpreterIdentifier="aws.codeinterpreter.v1", sessionId=self.id, name=name, arguments=arguments
+        )
+        return [event["result"] for event in answer["stream"]]
+
+    def run(self, code: str, **arguments: Any) -> dict[str, Any]:
+        """The result of Python code."""
+        return self.invoke("executeCode", language="python", code=code, **arguments)
+
+    def sh(self, command: str) -> dict[str, Any]:
+        """The result of a shell command."""
+        return self.invoke("executeCommand", command=command)
+
+    def stop(self) -> None:
+        """End the session."""
+        self.client.stop_code_interpreter_session(
+            codeInterpreterIdentifier="aws.codeinterpreter.v1", sessionId=self.id
+        )
