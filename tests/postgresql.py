@@ -36,6 +36,11 @@ class PostgresqlServer:
         with psycopg.connect(self._dsn, autocommit=True) as connection:
             connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
+    def close_connections(self, name: str) -> None:
+        """End every connection to a database, as a restart of the server does."""
+        with psycopg.connect(self._dsn, autocommit=True) as connection:
+            connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+
     @property
     def _dsn(self) -> str:
         return self.url("postgres")

@@ -22,6 +22,7 @@ from fumehood.errors import (
 )
 from fumehood.ids import SYSTEM_INTERPRETER_ID, interpreter_arn, new_interpreter_id, parse_interpreter_arn
 from fumehood.settings import Settings
+from fumehood.store.client_tokens import LIFETIME as CLIENT_TOKEN_LIFETIME
 from fumehood.store.database import Database, Transaction
 from fumehood.store.interpreters import InterpreterRow, InterpreterStatus
 from fumehood.store.page_tokens import Position
@@ -175,6 +176,11 @@ class Interpreters:
         async with self._database.reading() as transaction:
             row = await self._find_tagged(transaction, call)
         return {"tags": row.tags}
+
+    async def purge(self) -> int:
+        """Forget interpreters deleted so long ago that no client token knows them; how many that were, 1000 at most."""
+        async with self._database.writing() as transaction:
+            return await transaction.interpreters.purge_deleted(clock.now() - 2 * CLIENT_TOKEN_LIFETIME)
 
     def interpreter_id(self, account_id: str, identifier: str) -> str:
         """The id that an identifier, itself an id or an ARN, means to the account, whether or not such an one exists.

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from fumehood import clock
 from fumehood.calls import Call, Plane, Principal
@@ -19,8 +20,10 @@ from fumehood.errors import (
 from fumehood.ids import SYSTEM_INTERPRETER_ID, new_ulid
 from fumehood.interpreters import Interpreters
 from fumehood.settings import Settings
+from fumehood.store.client_tokens import LIFETIME as CLIENT_TOKEN_LIFETIME
 from fumehood.store.database import Database
 from fumehood.store.sessions import SessionRow, SessionStatus
+from fumehood.store.tables import interpreters as interpreters_table
 
 ACCOUNT, OTHER_ACCOUNT = "000000000000", "111111111111"
 SYSTEM_ARN = f"arn:aws:bedrock-agentcore:us-east-1:aws:code-interpreter/{SYSTEM_INTERPRETER_ID}"
@@ -434,6 +437,19 @@ async def test_deleted_interpreters_are_purged_within_the_limit_and_no_other(
         purge = transaction.interpreters.purge_deleted
         assert [await purge(later, limit=2) for _ in range(3)] == [2, 1, 0]
     await get(interpreters, kept)
+
+
+async def test_a_deleted_interpreter_is_kept_for_as_long_as_a_client_token_knows_it(
+    interpreters: Interpreters, database: Database
+) -> None:
+    made = await create(interpreters, "mine", clientToken=TOKEN)
+    await delete(interpreters, made["codeInterpreterId"])
+    assert await interpreters.purge() == 0
+    assert await create(interpreters, "mine", clientToken=TOKEN) == made
+    async with database.writing() as transaction:
+        long_ago = clock.now() - 3 * CLIENT_TOKEN_LIFETIME
+        await transaction.connection.execute(update(interpreters_table).values(updated_at=long_ago))
+    assert await interpreters.purge() == 1
 
 
 # Tags

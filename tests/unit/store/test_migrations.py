@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import create_engine, inspect, make_url, text
 from sqlalchemy.engine import Engine
+from sqlalchemy.exc import DBAPIError
 
 from fumehood.errors import ConfigurationError
 from fumehood.store.database import Database
@@ -91,6 +92,21 @@ async def test_servers_that_open_a_new_database_at_once_agree(database_url: str)
         assert process.returncode == 0, err.decode()
         answers.add(out.decode().strip())
     assert len(answers) == 1
+
+
+async def test_a_migration_that_fails_leaves_nothing_behind(database_url: str) -> None:
+    """A table that is in the way, made by somebody else, stops the migration after it has made others."""
+    engine = _plain_engine(database_url)
+    Path(engine.url.database or "").parent.mkdir(exist_ok=True)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE client_tokens (x INTEGER)"))
+    with pytest.raises(DBAPIError, match="client_tokens"):
+        await Database.open(database_url)
+    with engine.begin() as connection:
+        assert inspect(connection).get_table_names() == ["client_tokens"]
+        connection.execute(text("DROP TABLE client_tokens"))
+    engine.dispose()
+    await (await Database.open(database_url)).close()
 
 
 async def test_a_database_of_a_later_version_is_refused(database_url: str) -> None:

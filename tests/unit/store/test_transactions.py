@@ -5,7 +5,9 @@ import asyncio
 import pytest
 from sqlalchemy import text
 
+from fumehood.ids import new_ulid
 from fumehood.store.database import Database
+from postgresql import PostgresqlServer
 
 ACCOUNT = "000000000000"
 
@@ -117,3 +119,13 @@ async def test_two_servers_on_one_database_write_at_once(database_url: str) -> N
     assert all([await _claimed(servers[0], f"token-{number}") for number in range(40)])
     for server in servers:
         await server.close()
+
+
+async def test_a_postgresql_that_closed_every_connection_is_used_again(postgresql: PostgresqlServer) -> None:
+    name = new_ulid().lower()
+    database = await Database.open(postgresql.create_database(name))
+    assert not await _claimed(database, "token")
+    await asyncio.to_thread(postgresql.close_connections, name)
+    assert not await _claimed(database, "token")
+    await database.close()
+    postgresql.drop_database(name)
