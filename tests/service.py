@@ -34,8 +34,8 @@ def free_port() -> int:
 def make_data_folder(path: Path) -> Path:
     """A new data folder at `path` that shares the built templates of SHARED_DATA."""
     path.mkdir(mode=0o700, parents=True)
-    for name in ("templates", "guest-runtimes"):
-        (SHARED_DATA / name).mkdir(mode=0o755, parents=True, exist_ok=True)
+    for name in ("templates", "guest-runtimes", "warm"):
+        (SHARED_DATA / name).mkdir(mode=0o700, parents=True, exist_ok=True)
         (path / name).symlink_to(SHARED_DATA / name)
     return path
 

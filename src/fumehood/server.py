@@ -97,12 +97,13 @@ async def running(settings: Settings, template: Template) -> AsyncGenerator[Fume
     database = await Database.open(settings.database)
     try:
         host = Host(engine, lambda request: _sandbox_spec(request, template, settings))
+        await host.warm_up(isolation, settings.data / "warm")
         interpreters = Interpreters(database, settings)
         sessions = Sessions(database, interpreters, host, _host_id(settings.data), settings)
         await sessions.recover()
         endpoint = Endpoint(settings, principals.find_key, authorise, operations(interpreters, sessions), _log_call)
         files = FileTransfers(endpoint, sessions.open_stream, settings.sandbox_disk_bytes)
-        purging = asyncio.ensure_future(_purge_for_ever(sessions))
+        purging = asyncio.ensure_future(_purge_for_ever(sessions, interpreters))
         try:
             yield Fumehood(settings, isolation, endpoint, files, sessions)
         finally:
@@ -166,10 +167,11 @@ def _host_id(data: Path) -> str:
     return host_id
 
 
-async def _purge_for_ever(sessions: Sessions) -> None:
+async def _purge_for_ever(sessions: Sessions, interpreters: Interpreters) -> None:
     while True:
         try:
             await sessions.purge()
+            await interpreters.purge()
         except Exception:
             log.exception("what is past its retention could not be purged; it will be tried again")
         await asyncio.sleep(_PURGE_SECONDS)

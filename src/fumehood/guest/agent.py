@@ -11,6 +11,7 @@ import sys
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from itertools import islice
 from typing import Any
 
 from fumehood.guest.commands import run_command
@@ -18,7 +19,7 @@ from fumehood.guest.files import OPERATIONS, serve_file_operation
 from fumehood.guest.kernels.process import Kernel
 from fumehood.guest.processes import Limits, reap_children
 from fumehood.guest.tasks import Task, Tasks, TooManyTasksError, UnknownTaskError
-from fumehood.guest.wire import Frame, FrameDecoder, Kind, Stream, StreamResetError, Wire, encode_frame
+from fumehood.guest.wire import Frame, FrameDecoder, Kind, Stream, StreamResetError, Wire, encode_frame, is_data
 
 _TEXT_BYTES_MAX = 128 * 1024 * 1024
 _READ_BYTES = 1024 * 1024
@@ -51,28 +52,37 @@ class HostPipe:
             self._on_data(data)
 
     def write(self, data: bytes) -> None:
-        """Queue `data`; everything queued in one turn of the loop goes out together."""
+        """Queue a frame. Data waits for the frame that ends it, so that a short answer is one write."""
         self._queue.append(memoryview(data))
+        if is_data(data):
+            self._flush_soon()
+        else:
+            self._flush()
+
+    def _flush_soon(self) -> None:
         if not self._flushing:
             self._flushing = True
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        self._loop.remove_writer(1)
-        while self._queue:
-            try:
-                written = os.writev(1, list(self._queue)[:64])
-            except BlockingIOError:
-                self._loop.add_writer(1, self._flush)
-                return
-            while written:
-                first = self._queue[0]
-                if written < len(first):
-                    self._queue[0] = first[written:]
-                    break
-                written -= len(first)
-                self._queue.popleft()
         self._flushing = False
+        try:
+            while self._queue:
+                written = os.writev(1, list(islice(self._queue, 64)))
+                while written:
+                    first = self._queue[0]
+                    if written < len(first):
+                        self._queue[0] = first[written:]
+                        break
+                    written -= len(first)
+                    self._queue.popleft()
+        except BlockingIOError:
+            self._flushing = True
+            self._loop.add_writer(1, self._flush_rest)
+
+    def _flush_rest(self) -> None:
+        self._loop.remove_writer(1)
+        self._flush()
 
 
 class Agent:

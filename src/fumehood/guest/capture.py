@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import select
 import tempfile
 from typing import Any, Protocol
 
@@ -75,33 +76,38 @@ class Capture:
 
     def __init__(self, descriptor: int, store: Store) -> None:
         os.set_blocking(descriptor, False)
-        self._descriptor = descriptor
+        self.descriptor = descriptor
         self._store = store
         self.total_bytes = 0
-        self._open = True
-        asyncio.get_running_loop().add_reader(descriptor, self._on_readable)
+        self.is_open = True
+        self._loop = asyncio.get_running_loop()
+        self._later: asyncio.TimerHandle | None = None
+        self._loop.add_reader(descriptor, self.read_some)
 
-    def _on_readable(self) -> None:
-        if not self._read_some():
-            self.close()
+    def postpone(self, seconds: float) -> None:
+        """Leave output in the pipe for that long, unless it is drained: a short call then wakes the reader once only."""
+        if self.is_open:
+            self._loop.remove_reader(self.descriptor)
+            if self._later is not None:
+                self._later.cancel()
+            self._later = self._loop.call_later(seconds, self._resume)
 
-    def _read_some(self) -> bool:
-        """Read once. False at the end of the pipe, True also where nothing was there."""
+    def _resume(self) -> None:
+        self._later = None
+        if self.is_open:
+            self._loop.add_reader(self.descriptor, self.read_some)
+
+    def read_some(self) -> None:
+        """Take what is there, or as much of it as one read gives; closes the pipe at its end."""
         try:
-            data = os.read(self._descriptor, _READ_BYTES)
+            data = os.read(self.descriptor, _READ_BYTES)
         except BlockingIOError:
-            return True
+            return
         except OSError:
-            return False
+            data = b""
         self._keep(data)
-        return bool(data)
-
-    def drain(self) -> None:
-        """Take what is in the pipe now; bounded, because a child in the background may write for ever."""
-        for _ in range(2 * HEAD_BYTES // _READ_BYTES):
-            before = self.total_bytes
-            if not self._open or not self._read_some() or self.total_bytes == before:
-                return
+        if not data:
+            self.close()
 
     def _keep(self, data: bytes) -> None:
         room = max(HEAD_BYTES - self.total_bytes, 0)
@@ -141,7 +147,18 @@ class Capture:
 
     def close(self) -> None:
         """Stop reading and close the pipe."""
-        if self._open:
-            self._open = False
-            asyncio.get_running_loop().remove_reader(self._descriptor)
-            os.close(self._descriptor)
+        if self.is_open:
+            self.is_open = False
+            self._loop.remove_reader(self.descriptor)
+            os.close(self.descriptor)
+
+
+def drain(*captures: Capture) -> None:
+    """Take what is in the pipes now; bounded, because a child in the background may write for ever."""
+    for _ in range(2 * HEAD_BYTES // _READ_BYTES):
+        by_descriptor = {capture.descriptor: capture for capture in captures if capture.is_open}
+        ready, _, _ = select.select(by_descriptor, [], [], 0)
+        if not ready:
+            return
+        for descriptor in ready:
+            by_descriptor[descriptor].read_some()

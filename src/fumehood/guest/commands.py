@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fumehood.guest.capture import Capture, FileStore, MemoryStore
+from fumehood.guest.capture import Capture, FileStore, MemoryStore, drain
 from fumehood.guest.processes import Limits, Process, spawn
 
 # The service's /bin/sh is bash: scripts written for it, and its messages ("line 1: x: command not found"), expect that.
@@ -45,8 +45,7 @@ class Command:
             await self.process.wait()
         self.seconds = time.monotonic() - self._started
         # Not until end of file: what the shell left running in the background may hold the pipes for hours.
-        self.output.drain()
-        self.errors.drain()
+        drain(self.output, self.errors)
         return in_time
 
     def close(self) -> None:

@@ -98,6 +98,10 @@ class Process:
         """Whether it has ended and been reaped."""
         return self._exit.done()
 
+    def on_exit(self, run: Callable[[], None]) -> None:
+        """Call `run` once it has ended."""
+        self._exit.add_done_callback(lambda _: run())
+
     def signal(self, number: int) -> None:
         """Send a signal to the process alone."""
         if not self.ended:

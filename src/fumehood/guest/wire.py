@@ -32,6 +32,7 @@ MAX_HEAD_BYTES = 1024 * 1024
 WINDOW_BYTES = 1024 * 1024
 PEER_STREAMS_MAX = 4096
 """Streams that the other side may have open; a hostile guest must not fill the host's memory with them."""
+_FUTILE_BYTES_MAX = 64 * MAX_HEAD_BYTES
 PIPE_BYTES = 1024 * 1024
 """Buffer asked of each pipe: 64 KiB ones carry a sixth of the throughput."""
 
@@ -70,11 +71,17 @@ def encode_frame(kind: Kind, stream: int, payload: bytes = b"") -> bytes:
     return checked + crc.to_bytes(4, "big") + payload
 
 
+def is_data(frame: bytes) -> bool:
+    """Whether an encoded frame is DATA, which another frame will follow."""
+    return frame[2] == Kind.DATA
+
+
 class FrameDecoder:
     """Bytes in, frames out. Whatever is not a whole, intact frame is skipped; `skipped_bytes` counts it."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
+        self._futile_bytes = 0
         self.skipped_bytes = 0
 
     def feed(self, data: bytes) -> list[Frame]:
@@ -97,11 +104,20 @@ class FrameDecoder:
                 return None
             payload = bytes(memoryview(buffer)[HEADER.size : end])
             if zlib.crc32(payload, zlib.crc32(bytes(buffer[:12]))) != crc:
-                self._skip_to_next_magic()
+                self._skip_false_frame(end)
                 continue
             del buffer[:end]
             return Frame(Kind(kind), stream, payload)
         return None
+
+    def _skip_false_frame(self, end: int) -> None:
+        # Headers that each claim the same megabyte would make us check it for each; chance does that a few times at most.
+        self._futile_bytes += end
+        if self._futile_bytes <= _FUTILE_BYTES_MAX:
+            self._skip_to_next_magic()
+            return
+        self.skipped_bytes += end
+        del self._buffer[:end]
 
     def _skip_to_next_magic(self) -> None:
         found = self._buffer.find(MAGIC, 1)
@@ -187,15 +203,14 @@ class Stream:
 
     async def receive_all(self, limit_bytes: int) -> bytes:
         """All the data up to the end. StreamResetError if it is more than `limit_bytes`."""
-        pieces: list[bytes] = []
-        size = 0
+        # Not a list of pieces: a byte that comes alone would take fifty.
+        received = bytearray()
         while (piece := await self.receive()) is not None:
-            size += len(piece)
-            if size > limit_bytes:
+            if len(received) + len(piece) > limit_bytes:
                 self.reset("too-large", f"more than {limit_bytes} bytes")
                 raise StreamResetError("too-large", f"more than {limit_bytes} bytes")
-            pieces.append(piece)
-        return b"".join(pieces)
+            received += piece
+        return bytes(received)
 
     async def answer_head(self) -> dict[str, Any]:
         """The answerer's head, or its trailer where it ended without one. StreamResetError if it reset."""
@@ -218,6 +233,9 @@ class Stream:
         if kind is Kind.DATA:
             if self._trailer is not None:
                 raise ValueError("data after the end")
+            if not payload:
+                # It would need no credit, so there could be any number of it.
+                raise ValueError("empty data")
             # What is granted lags what is consumed by at most half a window.
             self._outstanding += len(payload)
             if self._outstanding > WINDOW_BYTES:
@@ -230,6 +248,8 @@ class Stream:
             self._close_if_done()
         elif kind is Kind.CREDIT:
             self._credit += int.from_bytes(payload, "big")
+            if self._credit > WINDOW_BYTES:
+                raise ValueError("credit for more than was sent")
             self._credit_event.set()
         elif kind is Kind.RESET:
             told = decode_json(payload)

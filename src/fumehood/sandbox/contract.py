@@ -169,6 +169,10 @@ class Engine(Protocol):
         """A new sandbox, its agent ready for calls. SandboxLostError or TimeoutError if it does not come up; then nothing is left."""
         ...
 
+    async def start_for_checkpoint(self, spec: SandboxSpec) -> Sandbox:
+        """As `start`, but with an agent that has no deadline: restored, its clock would have run on in the image."""
+        ...
+
     async def restore(self, spec: SandboxSpec, image: Path) -> Sandbox:
         """A new sandbox from a checkpoint of one with the same template, its clone-sensitive state renewed."""
         ...

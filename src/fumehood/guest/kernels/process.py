@@ -1,29 +1,42 @@
 """One kernel: the process that runs a language, and the agent's side of its pipes.
 
-All that comes out of a kernel is written by user code, or could be: it is bounded, checked, and can spoil only the call that runs.
+All that comes out of a kernel is written by user code, or could be: it is bounded, checked, and can spoil only the
+call that runs.
 
-Messages both ways are 4 bytes of length and that much JSON. To the kernel: `{"id", "op", …}`. From it: `{"id", …}` when done.
+Messages both ways are 4 bytes of length and that much JSON. To the kernel: `{"id", "op", …}`. From it: `{"id", …}`
+when it is done.
 """
 
 import asyncio
 import json
 import os
-import secrets
 import signal
 import time
 from collections.abc import Sequence
 from typing import Any
 
-from fumehood.guest.capture import Capture, MemoryStore
+from fumehood.guest.capture import Capture, MemoryStore, drain
 from fumehood.guest.processes import Limits, Process, spawn
 
 _MESSAGE_BYTES_MAX = 64 * 1024
 _INTERRUPT_GRACE_SECONDS = 5.0
+_SHORT_CALL_SECONDS = 0.005
 REQUEST_DESCRIPTOR, RESULT_DESCRIPTOR = 3, 4
 
 
-class _Died(Exception):
-    """The kernel ended, or broke its protocol, in the middle of a call."""
+class _Call:
+    """The call that a kernel is working on."""
+
+    def __init__(self, call_id: str) -> None:
+        self.id = call_id
+        self.answer: asyncio.Future[dict[str, Any] | None] = asyncio.get_running_loop().create_future()
+        """The kernel's answer; None if it died instead."""
+        self.interrupted = False
+
+    def finish(self, answer: dict[str, Any] | None) -> None:
+        """Let the caller go on; the first answer counts."""
+        if not self.answer.done():
+            self.answer.set_result(answer)
 
 
 class Kernel:
@@ -40,71 +53,75 @@ class Kernel:
         finally:
             for descriptor in theirs.values():
                 os.close(descriptor)
+        self._loop = asyncio.get_running_loop()
         self._output = Capture(output_read, MemoryStore())
         self._errors = Capture(error_read, MemoryStore())
         os.set_blocking(self._requests, False)
         os.set_blocking(self._results, False)
         self._received = bytearray()
-        self._awaited: tuple[str, asyncio.Future[dict[str, Any]]] | None = None
-        asyncio.get_running_loop().add_reader(self._results, self._on_result)
+        self._unsent = memoryview(b"")
+        self._calls = 0
+        self._call: _Call | None = None
+        self._loop.add_reader(self._results, self._on_result)
+        self.process.on_exit(self._on_exit)
 
     async def call(self, message: dict[str, Any], timeout_seconds: float) -> dict[str, Any]:
         """Have the kernel do `message`, and wait for its answer or its death.
 
-        The answer is `outcome` (`done`, `interrupted`: it took longer than `timeout_seconds`, or `died`), `exit_code` and
-        `seconds`.
+        The answer is `outcome` (`done`, `interrupted`: it took longer than `timeout_seconds`, or `died`), `exit_code`
+        and `seconds`.
         """
         started = time.monotonic()
-        call_id = secrets.token_hex(8)
-        done: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        self._awaited = (call_id, done)
-        death = asyncio.ensure_future(self.process.wait())
-        sending = asyncio.ensure_future(self._send({"id": call_id} | message))
+        self._calls += 1
+        call = self._call = _Call(str(self._calls))
+        self._output.postpone(_SHORT_CALL_SECONDS)
+        self._errors.postpone(_SHORT_CALL_SECONDS)
+        self._send({"id": call.id} | message)
+        timer = self._loop.call_later(timeout_seconds, self._interrupt, call)
         try:
-            answer = await self._await_answer(done, death, timeout_seconds)
-        except _Died:
+            answer = await call.answer
+        except asyncio.CancelledError:
             self.process.kill_tree()
-            answer = {"outcome": "died", "exit_code": await self.process.wait()}
+            raise
         finally:
-            sending.cancel()
-            death.cancel()
-            self._awaited = None
-        self._output.drain()
-        self._errors.drain()
-        answer["seconds"] = time.monotonic() - started
-        return answer
+            timer.cancel()
+            self._call = None
+        drain(self._output, self._errors)
+        seconds = time.monotonic() - started
+        if answer is None:
+            return {"outcome": "died", "exit_code": await self.process.wait(), "seconds": seconds}
+        exit_code = answer.get("exit_code", 0)
+        return {
+            "outcome": "interrupted" if call.interrupted else "done",
+            "exit_code": exit_code if isinstance(exit_code, int) else 1,
+            "seconds": seconds,
+        }
 
-    async def _await_answer(
-        self, done: "asyncio.Future[dict[str, Any]]", death: "asyncio.Future[int]", timeout_seconds: float
-    ) -> dict[str, Any]:
-        waits: set[asyncio.Future[Any]] = {done, death}
-        finished, _ = await asyncio.wait(waits, timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
-        outcome = "done"
-        if not finished:
-            outcome = "interrupted"
-            self.process.signal(signal.SIGINT)
-            await asyncio.wait(waits, timeout=_INTERRUPT_GRACE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-        if not done.done():
-            raise _Died
-        exit_code = done.result().get("exit_code", 0)
-        return {"outcome": outcome, "exit_code": exit_code if isinstance(exit_code, int) else 1}
+    def _interrupt(self, call: _Call) -> None:
+        """The call's time is up: first as Ctrl-C would, and where that does not help, for good."""
+        call.interrupted = True
+        self.process.signal(signal.SIGINT)
+        self._loop.call_later(_INTERRUPT_GRACE_SECONDS, lambda: call.answer.done() or self.process.kill_tree())
 
-    async def _send(self, message: dict[str, Any]) -> None:
+    def _send(self, message: dict[str, Any]) -> None:
         encoded = json.dumps(message).encode("ascii")
-        data = memoryview(len(encoded).to_bytes(4, "big") + encoded)
-        loop = asyncio.get_running_loop()
-        while data:
-            try:
-                data = data[os.write(self._requests, data) :]
-            except BlockingIOError:
-                writable = loop.create_future()
-                loop.add_writer(self._requests, lambda: writable.done() or writable.set_result(None))
-                try:
-                    await writable
-                finally:
-                    loop.remove_writer(self._requests)
-            except BrokenPipeError:
-                return
+        self._unsent = memoryview(len(encoded).to_bytes(4, "big") + encoded)
+        self._on_writable()
+
+    def _on_writable(self) -> None:
+        try:
+            while self._unsent:
+                self._unsent = self._unsent[os.write(self._requests, self._unsent) :]
+        except BlockingIOError:
+            self._loop.add_writer(self._requests, self._on_writable)
+            return
+        except BrokenPipeError:
+            self._unsent = memoryview(b"")
+        self._loop.remove_writer(self._requests)
+
+    def _on_exit(self) -> None:
+        if self._call is not None:
+            self._call.finish(None)
 
     def _on_result(self) -> None:
         try:
@@ -116,12 +133,13 @@ class Kernel:
         self._received += data
         try:
             while (message := self._next_message()) is not None:
-                self._take(message)
+                if self._call is not None and message.get("id") == self._call.id:
+                    self._call.finish(message)
         except ValueError:
             data = b""
         if not data:
             # Its end of the pipe is closed, or it talks nonsense: it can answer no call any more.
-            asyncio.get_running_loop().remove_reader(self._results)
+            self._loop.remove_reader(self._results)
             self.process.kill_tree()
 
     def _next_message(self) -> dict[str, Any] | None:
@@ -141,10 +159,6 @@ class Kernel:
             raise ValueError("a message that is no object")
         return message  # type: ignore[no-any-return]
 
-    def _take(self, message: dict[str, Any]) -> None:
-        if self._awaited is not None and message.get("id") == self._awaited[0] and not self._awaited[1].done():
-            self._awaited[1].set_result(message)
-
     def take_output(self) -> tuple[list[bytes], dict[str, Any]]:
         """What it wrote since the last call ended: [stdout, stderr], and their descriptions by those names."""
         output, output_described = self._output.take()
@@ -154,7 +168,8 @@ class Kernel:
     def close(self) -> None:
         """End it and let go of its pipes."""
         self.process.kill_tree()
-        asyncio.get_running_loop().remove_reader(self._results)
+        self._loop.remove_reader(self._results)
+        self._loop.remove_writer(self._requests)
         os.close(self._results)
         os.close(self._requests)
         self._output.close()

@@ -14,23 +14,32 @@ from types import FrameType
 from typing import Any, NoReturn
 
 _REQUESTS, _RESULTS = 3, 4
-_WARM_MODULES = ("numpy", "pandas", "matplotlib", "matplotlib.pyplot")
+_READ_BYTES = 1024 * 1024
+_WARM_MODULES = ("numpy", "pandas", "matplotlib", "matplotlib.pyplot", "ssl")
 
 
-def _read_exactly(descriptor: int, size: int) -> bytes:
-    pieces: list[bytes] = []
-    while size:
-        piece = os.read(descriptor, min(size, 1 << 20))
-        if not piece:
-            os._exit(0)
-        pieces.append(piece)
-        size -= len(piece)
-    return b"".join(pieces)
+class _Requests:
+    """Messages from the agent. Reads ahead, because each read is a journey out of the sandbox's kernel and back."""
 
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._buffer = bytearray()
 
-def _receive(descriptor: int) -> dict[str, Any]:
-    size = int.from_bytes(_read_exactly(descriptor, 4), "big")
-    return json.loads(_read_exactly(descriptor, size))  # type: ignore[no-any-return]
+    def receive(self) -> dict[str, Any]:
+        """The next message; the process ends when the agent has closed the pipe."""
+        self._fill(4)
+        size = int.from_bytes(self._buffer[:4], "big")
+        self._fill(4 + size)
+        message = json.loads(bytes(self._buffer[4 : 4 + size]))
+        del self._buffer[: 4 + size]
+        return message  # type: ignore[no-any-return]
+
+    def _fill(self, size: int) -> None:
+        while len(self._buffer) < size:
+            data = os.read(self._descriptor, _READ_BYTES)
+            if not data:
+                os._exit(0)
+            self._buffer += data
 
 
 def _send(descriptor: int, message: dict[str, Any]) -> None:
@@ -44,8 +53,16 @@ def _refuse_input(prompt: object = "") -> NoReturn:
     raise EOFError(f"input() is not available here: nobody can answer {str(prompt)!r}. Put the value into the code.")
 
 
-def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
+class _Interrupts:
+    """SIGINT stops the cell that runs; between cells it comes too late and is ignored."""
+
+    def __init__(self) -> None:
+        self.in_cell = False
+        signal.signal(signal.SIGINT, self._on_signal)
+
+    def _on_signal(self, _signal: int, _frame: FrameType | None) -> None:
+        if self.in_cell:
+            raise KeyboardInterrupt
 
 
 def _make_shell() -> Any:
@@ -101,15 +118,17 @@ def _exit_code(code: object) -> int:
     return 1
 
 
-def _execute(shell: Any, code: str, clear: bool) -> int:
+def _execute(shell: Any, interrupts: _Interrupts, code: str, clear: bool) -> int:
     """Run one cell; the exit code the caller is told: 0, 1 for an exception, or what `sys.exit` was given."""
     if clear:
         shell.reset(new_session=True, aggressive=False)
-    signal.signal(signal.SIGINT, _interrupt)
     try:
+        interrupts.in_cell = True
         result = shell.run_cell(code, store_history=True)
+    except KeyboardInterrupt:
+        return 1
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        interrupts.in_cell = False
     error = result.error_before_exec or result.error_in_exec
     if isinstance(error, SystemExit):
         return _exit_code(error.code)
@@ -120,8 +139,11 @@ def _renew_randomness() -> None:
     """Make this process's generators its own again after a restore; clones of one checkpoint share them until then."""
     import random
     import ssl
+    import tempfile
 
     random.seed(os.urandom(64))
+    tempfile._name_sequence = None  # type: ignore[attr-defined]
+    # Mixed into OpenSSL's generator, which is otherwise where the checkpoint's was.
     ssl.RAND_add(os.urandom(64), 64.0)
     numpy = sys.modules.get("numpy")
     if numpy is not None:
@@ -140,19 +162,17 @@ def main() -> None:
     requests, results = (os.dup(descriptor) for descriptor in (_REQUESTS, _RESULTS))
     os.close(_REQUESTS)
     os.close(_RESULTS)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    interrupts = _Interrupts()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
     sys.path.insert(0, "")
     shell = _make_shell()
+    messages = _Requests(requests)
     while True:
-        message = _receive(requests)
+        message = messages.receive()
         answer: dict[str, Any] = {"id": message["id"]}
         if message["op"] == "execute":
-            try:
-                answer["exit_code"] = _execute(shell, message["code"], message["clear"])
-            except KeyboardInterrupt:
-                answer["exit_code"] = 1
+            answer["exit_code"] = _execute(shell, interrupts, message["code"], message["clear"])
         elif message["op"] == "renew":
             _renew_randomness()
         elif message["op"] == "warm":
