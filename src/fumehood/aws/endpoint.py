@@ -157,6 +157,11 @@ class Endpoint:
         self._unverified = BytesInFlight(settings.unverified_bytes_max)
         self._large_jobs = asyncio.Semaphore(_LARGE_JOBS_MAX)
 
+    @property
+    def unverified_bytes_held(self) -> int:
+        """Bytes that are held at this moment for requests whose signature is not verified yet."""
+        return self._unverified.held
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""
         exchange = _Exchange(scope, send)

@@ -359,5 +359,6 @@ def _error_members(error: FumehoodError) -> dict[str, Any]:
     members: dict[str, Any] = {"message": error.message}
     if isinstance(error, InvalidRequestError):
         members["reason"] = error.reason.value
-        members["fieldList"] = [{"name": p.name, "message": p.message} for p in error.fields]
+        if error.fields:
+            members["fieldList"] = [{"name": p.name, "message": p.message} for p in error.fields]
     return members
