@@ -1,12 +1,12 @@
 """Invocations: tool calls that run to their end whoever listens, so that a client's retry never runs code twice.
 
-A client that timed out, or lost its connection, repeats its request with the same `amz-sdk-invocation-id`. The repeat is
-attached to the call that runs, or that has just finished, and gets the same events.
+A client that timed out, or lost its connection, repeats its request with the same `amz-sdk-invocation-id`. The repeat
+is attached to the call that runs, or that has just finished, and gets the same events.
 """
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections import deque
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -15,6 +15,8 @@ from fumehood.tools.results import Result
 
 KEPT_BYTES_MAX = 256 * 1024 * 1024
 """Results that finished calls keep for repeats, all sessions together; beyond it the oldest are dropped."""
+_OVERHEAD_BYTES = 4 * 1024
+"""What a call holds besides its events' texts, so that a flood of small calls is bounded too."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ class Invocation:
         self._events: list[Result] = []
         self._error: Exception | None = None
         self._changed = asyncio.Condition()
-        self.finished_at: float | None = None
+        self._finished = False
+        self._at_the_end: Callable[[], None] | None = None
         self._task = asyncio.ensure_future(self._run(results))
 
     async def _run(self, results: AsyncIterator[Result]) -> None:
@@ -46,7 +49,9 @@ class Invocation:
         except Exception as error:
             self._error = error
         finally:
-            self.finished_at = clock.monotonic_seconds()
+            self._finished = True
+            if self._at_the_end is not None:
+                self._at_the_end()
             async with self._changed:
                 self._changed.notify_all()
 
@@ -55,7 +60,7 @@ class Invocation:
         sent = 0
         while True:
             async with self._changed:
-                await self._changed.wait_for(lambda: len(self._events) > sent or self.finished_at is not None)
+                await self._changed.wait_for(lambda sent=sent: len(self._events) > sent or self._finished)
             if sent == len(self._events):
                 break
             yield "result", self._events[sent]
@@ -63,10 +68,14 @@ class Invocation:
         if self._error is not None:
             raise self._error
 
+    def when_finished(self, act: Callable[[], None]) -> None:
+        """Call `act` when it has run to its end, before that is told; for the one who keeps it, before it begins."""
+        self._at_the_end = act
+
     @property
     def size(self) -> int:
-        """Roughly the bytes its events hold."""
-        return sum(_size_of(event) for event in self._events)
+        """Roughly the bytes that it holds, its events most of all."""
+        return _OVERHEAD_BYTES + sum(_size_of(event) for event in self._events)
 
 
 def _size_of(value: Any) -> int:
@@ -79,34 +88,49 @@ def _size_of(value: Any) -> int:
     return 0
 
 
+@dataclass
+class _Known:
+    """A call that can be repeated. `kept_bytes` counts against KEPT_BYTES_MAX: nothing until it has finished."""
+
+    invocation: Invocation
+    kept_bytes: int = 0
+
+
 class Invocations:
-    """The calls that a repeat can be attached to."""
+    """The calls that a repeat can be attached to. What it does for a call takes no longer when more are kept."""
 
     def __init__(self, kept_seconds: float) -> None:
         self._kept_seconds = kept_seconds
-        self._known: OrderedDict[InvocationKey, Invocation] = OrderedDict()
+        self._of_session: dict[str, dict[InvocationKey, _Known]] = {}
+        self._finished: deque[tuple[float, InvocationKey]] = deque()
+        self._kept_bytes = 0
 
     def find(self, key: InvocationKey) -> Invocation | None:
         """The call that this is a repeat of, if there is one."""
-        self._forget()
-        return self._known.get(key)
+        self._forget_oldest()
+        known = self._of_session.get(key.session_id, {}).get(key)
+        return known.invocation if known is not None else None
 
     def add(self, key: InvocationKey, invocation: Invocation) -> None:
         """Remember a call for repeats of it."""
-        self._known[key] = invocation
+        known = self._of_session.setdefault(key.session_id, {})[key] = _Known(invocation)
+        invocation.when_finished(lambda: self._keep(key, known))
 
     def forget_session(self, session_id: str) -> None:
-        """Drop what was kept of a session that is over; calls that still run drop when they end."""
-        for key in [key for key in self._known if key.session_id == session_id]:
-            if self._known[key].finished_at is not None:
-                del self._known[key]
+        """Drop the calls of a session that is over."""
+        for known in self._of_session.pop(session_id, {}).values():
+            self._kept_bytes -= known.kept_bytes
 
-    def _forget(self) -> None:
+    def _keep(self, key: InvocationKey, known: _Known) -> None:
+        if self._of_session.get(key.session_id, {}).get(key) is known:
+            known.kept_bytes = known.invocation.size
+            self._kept_bytes += known.kept_bytes
+            self._finished.append((clock.monotonic_seconds(), key))
+
+    def _forget_oldest(self) -> None:
         oldest_kept = clock.monotonic_seconds() - self._kept_seconds
-        finished = [(key, call) for key, call in self._known.items() if call.finished_at is not None]
-        kept = sum(call.size for _, call in finished)
-        for key, call in finished:
-            if kept <= KEPT_BYTES_MAX and (call.finished_at or 0.0) >= oldest_kept:
-                break
-            kept -= call.size
-            del self._known[key]
+        while self._finished and (self._kept_bytes > KEPT_BYTES_MAX or self._finished[0][0] < oldest_kept):
+            _, key = self._finished.popleft()
+            known = self._of_session.get(key.session_id, {}).pop(key, None)
+            if known is not None:
+                self._kept_bytes -= known.kept_bytes
