@@ -26,6 +26,10 @@ class Store(Protocol):
         """Forget everything."""
         ...
 
+    def close(self) -> None:
+        """Let go of what it is kept in."""
+        ...
+
 
 class MemoryStore:
     """Bytes in memory: for the calls of the moment."""
@@ -43,6 +47,10 @@ class MemoryStore:
 
     def clear(self) -> None:
         """Forget everything."""
+        self._bytes.clear()
+
+    def close(self) -> None:
+        """Nothing to let go of but the bytes."""
         self._bytes.clear()
 
 
@@ -66,6 +74,10 @@ class FileStore:
     def clear(self) -> None:
         """Forget everything."""
         os.ftruncate(self._file.fileno(), 0)
+
+    def close(self) -> None:
+        """Let go of the file, and so of its disk space."""
+        self._file.close()
 
 
 class Capture:
@@ -98,7 +110,7 @@ class Capture:
             self._loop.add_reader(self.descriptor, self.read_some)
 
     def read_some(self) -> None:
-        """Take what is there, or as much of it as one read gives; closes the pipe at its end."""
+        """Take what is there, or as much of it as one read gives; lets go of the pipe at its end."""
         try:
             data = os.read(self.descriptor, _READ_BYTES)
         except BlockingIOError:
@@ -107,7 +119,7 @@ class Capture:
             data = b""
         self._keep(data)
         if not data:
-            self.close()
+            self._stop_reading()
 
     def _keep(self, data: bytes) -> None:
         room = max(HEAD_BYTES - self.total_bytes, 0)
@@ -146,7 +158,11 @@ class Capture:
         return taken
 
     def close(self) -> None:
-        """Stop reading and close the pipe."""
+        """Stop reading, and forget what was captured."""
+        self._stop_reading()
+        self._store.close()
+
+    def _stop_reading(self) -> None:
         if self.is_open:
             self.is_open = False
             self._loop.remove_reader(self.descriptor)
@@ -157,8 +173,12 @@ def drain(*captures: Capture) -> None:
     """Take what is in the pipes now; bounded, because a child in the background may write for ever."""
     for _ in range(2 * HEAD_BYTES // _READ_BYTES):
         by_descriptor = {capture.descriptor: capture for capture in captures if capture.is_open}
-        ready, _, _ = select.select(by_descriptor, [], [], 0)
+        # Not select(): many tasks at once have descriptors beyond what it takes.
+        poll = select.poll()
+        for descriptor in by_descriptor:
+            poll.register(descriptor, select.POLLIN)
+        ready = poll.poll(0)
         if not ready:
             return
-        for descriptor in ready:
+        for descriptor, _ in ready:
             by_descriptor[descriptor].read_some()

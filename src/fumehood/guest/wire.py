@@ -2,11 +2,11 @@
 
 A frame is a 16-byte header and a payload:
 
-    magic 2 | kind 1 | reserved 1 | stream 4 | length 4 | crc32 4      big endian, the crc is over the other 12 bytes and the payload
+    magic 2 | kind 1 | reserved 1 | stream 4 | length 4 | crc32 4
 
-A peer may die in the middle of a frame (the server is killed while the sandbox lives on), so a decoder that meets a bad
-magic or checksum looks for the next good frame, and whoever takes over a pipe sends SYNC with a nonce and ignores all that
-comes before the matching SYNCED.
+big endian; the crc is over the other 12 bytes and the payload. A peer may die in the middle of a frame (the server is
+killed while the sandbox lives on), so a decoder that meets a bad magic or checksum looks for the next good frame, and
+whoever takes over a pipe sends SYNC with a nonce and ignores all that comes before the matching SYNCED.
 
 Streams carry calls. The opener sends OPEN (a JSON head), DATA, END; the answerer HEAD (optional), DATA, END (a JSON
 trailer). Either may RESET. DATA is sent only against credit that the receiver grants as it consumes, so that a copy of
@@ -51,7 +51,7 @@ class Kind(IntEnum):
 
 
 _KINDS = frozenset(Kind)
-_MAX_PAYLOAD = {kind: MAX_HEAD_BYTES for kind in Kind} | {Kind.DATA: MAX_DATA_BYTES, Kind.CREDIT: 4}
+_MAX_PAYLOAD = dict.fromkeys(Kind, MAX_HEAD_BYTES) | {Kind.DATA: MAX_DATA_BYTES, Kind.CREDIT: 4}
 
 
 class Frame(NamedTuple):
@@ -111,7 +111,7 @@ class FrameDecoder:
         return None
 
     def _skip_false_frame(self, end: int) -> None:
-        # Headers that each claim the same megabyte would make us check it for each; chance does that a few times at most.
+        # Headers that all claim the same megabyte would have it checked for each; chance makes few such.
         self._futile_bytes += end
         if self._futile_bytes <= _FUTILE_BYTES_MAX:
             self._skip_to_next_magic()
