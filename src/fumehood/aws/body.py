@@ -68,8 +68,8 @@ class Body:
         return self._file.read()
 
 
-async def stream(receive: Receive, idle_timeout_seconds: float) -> AsyncIterator[bytes]:
-    """The body in the pieces it comes in.
+async def stream(receive: Receive, idle_timeout_seconds: float | None) -> AsyncIterator[bytes]:
+    """The body in the pieces it comes in. No `idle_timeout_seconds` is for callers with a deadline of their own.
 
     Raises:
         BodyTimeoutError: no piece came within `idle_timeout_seconds`.
@@ -78,7 +78,8 @@ async def stream(receive: Receive, idle_timeout_seconds: float) -> AsyncIterator
     more = True
     while more:
         try:
-            message = await asyncio.wait_for(receive(), idle_timeout_seconds)
+            async with asyncio.timeout(idle_timeout_seconds):
+                message = await receive()
         except TimeoutError:
             raise BodyTimeoutError(f"No part of the body arrived for {idle_timeout_seconds:g} s.") from None
         if message["type"] == "http.disconnect":
@@ -114,7 +115,7 @@ async def spooled(
     try:
         try:
             async with asyncio.timeout(timeout_seconds):
-                async for piece in stream(receive, timeout_seconds):
+                async for piece in stream(receive, None):
                     await spool.add(piece)
         except TimeoutError:
             raise BodyTimeoutError(f"The body did not arrive within {timeout_seconds:g} s.") from None

@@ -93,6 +93,17 @@ def invoke_endpoint(data: Path, events: Any, **replaced: Any) -> tuple[Endpoint,
     return endpoint(data, operations={"InvokeCodeInterpreter": invoke}, **replaced)
 
 
+@contextlib.contextmanager
+def invocation(url: str) -> Iterator[Iterator[Any]]:
+    """The events of a call that boto3 makes."""
+    with client(url, Plane.DATA) as boto3_client:
+        stream = boto3_client.invoke_code_interpreter(**CODE)["stream"]
+        try:
+            yield iter(stream)
+        finally:
+            stream.close()
+
+
 def frames(stream: bytes) -> list[tuple[str, bytes]]:
     """(name of the event or exception, payload) of each frame."""
     buffer = EventStreamBuffer()
@@ -460,12 +471,10 @@ def test_error_in_a_stream_is_an_exception_at_its_end(
 
     made, records = invoke_endpoint(tmp_path, events)
     with serving(made) as url:
-        with client(url, Plane.DATA) as boto3_client:
-            with contextlib.closing(boto3_client.invoke_code_interpreter(**CODE)["stream"]) as stream:
-                events_seen = iter(stream)
-                assert next(events_seen) == {"result": RESULT}
-                with pytest.raises(EventStreamError, match=message) as caught:
-                    next(events_seen)
+        with invocation(url) as events_seen:
+            assert next(events_seen) == {"result": RESULT}
+            with pytest.raises(EventStreamError, match=message) as caught:
+                next(events_seen)
         assert caught.value.response["Error"]["Code"] == name
         assert "s3cr3t" not in str(caught.value)
         told = javascript_invoke(url)
@@ -495,12 +504,10 @@ def test_largest_event_reaches_boto3(tmp_path: Path) -> None:
         yield "result", {"content": [{"type": "text", "text": text + "x"}]}
 
     made, records = invoke_endpoint(tmp_path, events)
-    with serving(made) as url, client(url, Plane.DATA) as boto3_client:
-        with contextlib.closing(boto3_client.invoke_code_interpreter(**CODE)["stream"]) as stream:
-            events_seen = iter(stream)
-            assert next(events_seen)["result"]["content"][0]["text"] == text
-            with pytest.raises(EventStreamError):
-                next(events_seen)
+    with serving(made) as url, invocation(url) as events_seen:
+        assert next(events_seen)["result"]["content"][0]["text"] == text
+        with pytest.raises(EventStreamError):
+            next(events_seen)
     assert records[0].error == "InternalServerException"
 
 
