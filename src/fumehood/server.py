@@ -3,6 +3,7 @@
 import asyncio
 import json
 import secrets
+import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -114,8 +115,8 @@ async def running(settings: Settings, template: Template) -> AsyncGenerator[Fume
         await database.close()
 
 
-async def serve(fumehood: Fumehood, listening: asyncio.Event | None = None) -> None:
-    """Answer HTTP until SIGINT or SIGTERM."""
+async def serve(fumehood: Fumehood, listening: asyncio.Event) -> None:
+    """Answer HTTP until SIGINT or SIGTERM; `listening` is set once clients can connect."""
     settings = fumehood.settings
     config = uvicorn.Config(
         fumehood.app,
@@ -133,13 +134,21 @@ async def serve(fumehood: Fumehood, listening: asyncio.Event | None = None) -> N
         ssl_certfile=settings.tls_certificate,
         ssl_keyfile=settings.tls_key,
     )
-    server = uvicorn.Server(config)
-    serving = asyncio.ensure_future(server.serve())
-    while not server.started and not serving.done():
-        await asyncio.sleep(0.01)
-    if server.started and listening is not None:
-        listening.set()
-    await serving
+    await _Server(config, listening).serve()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, which tells nobody by itself that it listens."""
+
+    def __init__(self, config: uvicorn.Config, listening: asyncio.Event) -> None:
+        super().__init__(config)
+        self._listening = listening
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say so."""
+        await super().startup(sockets)
+        if self.started:
+            self._listening.set()
 
 
 def _sandbox_spec(request: StartSandbox, template: Template, settings: Settings) -> SandboxSpec:

@@ -28,7 +28,7 @@ def serve(
     port: Annotated[int | None, Parameter(help="port to listen on (FUMEHOOD_PORT)")] = None,
     insecure: Annotated[bool, Parameter(help="listen beyond loopback without TLS", negative=())] = False,
 ) -> None:
-    """Serve the API. Everything else is set by environment variables: FUMEHOOD_DATA, FUMEHOOD_DATABASE_URL and so on."""
+    """Serve the API. All else is set by environment variables: FUMEHOOD_DATA, FUMEHOOD_DATABASE_URL and so on."""
     given: dict[str, Any] = {"host": host, "port": port, "insecure": insecure or None}
     settings = Settings(**{name: value for name, value in given.items() if value is not None})
     _log_to_stderr()

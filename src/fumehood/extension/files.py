@@ -1,4 +1,4 @@
-"""`/fumehood/v1/sessions/{id}/files/{path}`: whole files of any size, streamed in either direction, signed like the rest."""
+"""`/fumehood/v1/sessions/{id}/files/{path}`: whole files of any size, streamed either way, signed like the rest."""
 
 import asyncio
 import re

@@ -1,6 +1,6 @@
-"""The sandbox's first process: takes calls from the host on stdin, answers on stdout, and ends the sandbox at its deadline.
+"""The sandbox's first process: takes the host's calls on stdin, answers on stdout, ends the sandbox at its deadline.
 
-It holds the only descriptors of the host's pipes and no secret; all that runs user code is another process of another user.
+It alone holds the host's pipes, and no secret; all that runs user code is another process of another user.
 """
 
 import argparse
@@ -14,10 +14,11 @@ from contextlib import suppress
 from itertools import islice
 from typing import Any
 
-from fumehood.guest.commands import run_command
-from fumehood.guest.files import OPERATIONS, serve_file_operation
+from fumehood.guest.commands import run_command, run_shell
+from fumehood.guest.files import OPERATIONS, run_file_operation, serve_file_operation
 from fumehood.guest.kernels.process import Kernel
 from fumehood.guest.processes import Limits, reap_children
+from fumehood.guest.spares import Spares
 from fumehood.guest.tasks import Task, Tasks, TooManyTasksError, UnknownTaskError
 from fumehood.guest.wire import Frame, FrameDecoder, Kind, Stream, StreamResetError, Wire, encode_frame, is_data
 
@@ -95,6 +96,8 @@ class Agent:
         self._kernels: dict[str, Kernel] = {}
         self._turns: dict[str, asyncio.Lock] = {}
         self._tasks = Tasks()
+        self._spares = Spares({"shell": run_shell, "file": run_file_operation})
+        self._spares.refill()
         self._limits = Limits(processes=_PROCESSES)
         self._kernel_limits = self._limits
         self._commands = asyncio.Semaphore(_COMMANDS_AT_ONCE)
@@ -113,7 +116,7 @@ class Agent:
         }
 
     def end_after(self, seconds: float | None) -> None:
-        """End the sandbox that many seconds from now, whatever runs (None: never); the first process's exit ends all."""
+        """End the sandbox in that many seconds, whatever runs (None: never); the first process's exit ends all."""
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
@@ -136,7 +139,7 @@ class Agent:
         name = str(stream.head.get("op"))
         try:
             if name in OPERATIONS:
-                await serve_file_operation(stream, OPERATIONS[name], stream.head)
+                await serve_file_operation(stream, self._spares.take())
             elif name in self._operations:
                 await self._operations[name](stream)
             else:
@@ -169,7 +172,7 @@ class Agent:
 
     async def _execute(self, stream: Stream) -> None:
         head = stream.head
-        code = (await stream.receive_all(_TEXT_BYTES_MAX)).decode(errors="replace")
+        code = await _receive_text(stream)
         async with self._turn(head["runtime"]):
             kernel = self._kernel(head["runtime"])
             message = {"op": "execute", "code": code, "clear": head["clear"]}
@@ -198,14 +201,16 @@ class Agent:
     # Commands and tasks
 
     async def _command(self, stream: Stream) -> None:
-        text = await stream.receive_all(_TEXT_BYTES_MAX)
+        text = await _receive_text(stream)
         async with self._commands:
-            result, outputs = await run_command(text, self._limits, stream.head["timeout_seconds"])
+            timeout = stream.head["timeout_seconds"]
+            result, outputs = await run_command(self._spares.take(), text, self._limits, timeout)
         await _answer(stream, result, outputs)
 
     async def _task_start(self, stream: Stream) -> None:
-        text = await stream.receive_all(_TEXT_BYTES_MAX)
-        await _answer_task(stream, self._tasks.start(text, self._limits, stream.head["timeout_seconds"]))
+        text = await _receive_text(stream)
+        timeout = stream.head["timeout_seconds"]
+        await _answer_task(stream, await self._tasks.start(self._spares.take(), text, self._limits, timeout))
 
     async def _task_get(self, stream: Stream) -> None:
         await _answer_task(stream, self._tasks.get(stream.head["task_id"]))
@@ -226,6 +231,10 @@ class Agent:
 
     async def _exit(self, _stream: Stream) -> None:
         os._exit(0)
+
+
+async def _receive_text(stream: Stream) -> str:
+    return (await stream.receive_all(_TEXT_BYTES_MAX)).decode(errors="replace")
 
 
 async def _answer(stream: Stream, result: dict[str, Any], outputs: list[bytes]) -> None:

@@ -97,7 +97,7 @@ class Capture:
         self._loop.add_reader(descriptor, self.read_some)
 
     def postpone(self, seconds: float) -> None:
-        """Leave output in the pipe for that long, unless it is drained: a short call then wakes the reader once only."""
+        """Leave output in the pipe for that long, unless it is drained: a short call then wakes the agent once only."""
         if self.is_open:
             self._loop.remove_reader(self.descriptor)
             if self._later is not None:

@@ -7,32 +7,56 @@ from pathlib import Path
 from typing import Any
 
 from fumehood.guest.capture import Capture, FileStore, MemoryStore, drain
-from fumehood.guest.processes import Limits, Process, spawn
+from fumehood.guest.processes import Limits, become_user, execute
+from fumehood.guest.spares import Child
 
 # The service's /bin/sh is bash: scripts written for it, and its messages ("line 1: x: command not found"), expect that.
 _SHELLS = ("/bin/bash", "/bin/sh")
 _ARGUMENT_BYTES_MAX = 96 * 1024
+_SCRIPT = 3
+
+
+def run_shell(arguments: dict[str, Any]) -> None:
+    """In a child: become the shell that runs `text`, under `limits`."""
+    become_user(Limits(*arguments["limits"]))
+    os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+    path = next((shell for shell in _SHELLS if Path(shell).exists()), _SHELLS[-1])
+    text: str = arguments["text"]
+    if len(text) * 4 <= _ARGUMENT_BYTES_MAX and "\0" not in text:
+        execute(["/bin/sh", "-c", text], path)
+    # A command longer than one argument may be is read from a file instead.
+    script = os.memfd_create("command")
+    with os.fdopen(os.dup(script), "wb") as file:
+        file.write(text.encode(errors="surrogateescape"))
+    os.lseek(script, 0, os.SEEK_SET)
+    os.dup2(script, _SCRIPT, inheritable=True)
+    execute(["/bin/sh", f"/dev/fd/{_SCRIPT}"], path)
 
 
 class Command:
     """One running shell command and its output."""
 
-    def __init__(self, text: bytes, limits: Limits, store: type[MemoryStore] | type[FileStore] = MemoryStore) -> None:
+    def __init__(self, child: Child, store: type[MemoryStore] | type[FileStore]) -> None:
         self._started = time.monotonic()
-        output_read, output_write = os.pipe()
-        error_read, error_write = os.pipe()
-        try:
-            self.process = _spawn_shell(text, limits, output_write, error_write)
-        except BaseException:
-            os.close(output_read)
-            os.close(error_read)
-            raise
-        finally:
-            os.close(output_write)
-            os.close(error_write)
-        self.output = Capture(output_read, store())
-        self.errors = Capture(error_read, store())
+        self.process = child.process
+        self.output = Capture(child.output, store())
+        self.errors = Capture(child.errors, store())
         self.seconds: float | None = None
+
+    @classmethod
+    async def start(
+        cls, child: Child, text: str, limits: Limits, store: type[MemoryStore] | type[FileStore] = MemoryStore
+    ) -> "Command":
+        """Have `child` run `text`."""
+        os.close(child.body)
+        command = cls(child, store)
+        try:
+            await child.order("shell", {"text": text, "limits": limits})
+        except BaseException:
+            command.process.kill_tree()
+            command.close()
+            raise
+        return command
 
     async def wait(self, timeout_seconds: float) -> bool:
         """Wait until the shell itself has ended. False if the time ran out; then the whole tree has been killed."""
@@ -54,25 +78,14 @@ class Command:
         self.errors.close()
 
 
-def _spawn_shell(text: bytes, limits: Limits, output: int, errors: int) -> Process:
-    path = next((shell for shell in _SHELLS if Path(shell).exists()), _SHELLS[-1])
-    descriptors = {1: output, 2: errors}
-    if len(text) <= _ARGUMENT_BYTES_MAX and b"\0" not in text:
-        return spawn(["/bin/sh", "-c", os.fsdecode(text)], path, descriptors, limits)
-    # A command longer than one argument may be is read from a file instead.
-    script = os.memfd_create("command")
-    try:
-        with os.fdopen(os.dup(script), "wb") as file:
-            file.write(text)
-        os.lseek(script, 0, os.SEEK_SET)
-        return spawn(["/bin/sh", "/dev/fd/3"], path, descriptors | {3: script}, limits)
-    finally:
-        os.close(script)
+async def run_command(
+    child: Child, text: str, limits: Limits, timeout_seconds: float
+) -> tuple[dict[str, Any], list[bytes]]:
+    """Have `child` run `text` to its end.
 
-
-async def run_command(text: bytes, limits: Limits, timeout_seconds: float) -> tuple[dict[str, Any], list[bytes]]:
-    """Run `text` to its end. The result (`exit_code`, `seconds`, `timed_out`, `stdout`, `stderr`) and the two outputs."""
-    command = Command(text, limits)
+    The result (`exit_code`, `seconds`, `timed_out`, `stdout`, `stderr`) and the two outputs.
+    """
+    command = await Command.start(child, text, limits)
     try:
         in_time = await command.wait(timeout_seconds)
     except asyncio.CancelledError:

@@ -3,7 +3,8 @@
 So nothing the user's code prepares (a link, a FIFO, a device, a race) gives it more than it has already, and nothing
 outside the working folder is named. gVisor has no openat2, hence the walk.
 
-The child's answer on its stdout is 4 bytes of length, that many bytes of JSON, and then raw bytes; request bytes come on its stdin.
+The child's answer on its stdout is 4 bytes of length, that many bytes of JSON, and then raw bytes; the request's bytes
+come on its stdin.
 """
 
 import asyncio
@@ -12,11 +13,12 @@ import mimetypes
 import os
 import secrets
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO
 
-from fumehood.guest.processes import HOME, Process, fork_as_user
+from fumehood.guest.processes import HOME, Process, become_user
+from fumehood.guest.spares import Child
 from fumehood.guest.wire import MAX_DATA_BYTES, Stream
 
 ENTRIES_MAX = 20_000
@@ -56,7 +58,7 @@ def split_file_path(path: str) -> list[str]:
 
 
 @contextmanager
-def _folder(parts: list[str], path: str, create: bool = False) -> Iterator[int]:
+def _folder(parts: list[str], path: str, create: bool = False) -> Generator[int]:
     """A descriptor of the folder that `parts` lead to, walked without following a link."""
     current = os.open(HOME, _FOLDER)
     try:
@@ -83,7 +85,7 @@ def _open_at(name: str, flags: int, folder: int, path: str) -> int:
 
 
 @contextmanager
-def _regular_file(path: str) -> Iterator[tuple[int, os.stat_result]]:
+def _regular_file(path: str) -> Generator[tuple[int, os.stat_result]]:
     """A descriptor of an existing regular file, and its status."""
     *parents, name = split_file_path(path)
     with _folder(parents, path) as folder:
@@ -344,7 +346,10 @@ OPERATIONS: dict[str, Operation] = {
 }
 
 
-def _run_in_child(operation: Operation, arguments: dict[str, Any]) -> None:
+def run_file_operation(arguments: dict[str, Any]) -> None:
+    """In a child: do the operation `op`, with its body on 0 and its answer on 1."""
+    become_user()
+    operation = OPERATIONS[arguments["op"]]
     with os.fdopen(0, "rb", closefd=False) as body, os.fdopen(1, "wb", closefd=False) as out:
         answer = _Answer(out)
         try:
@@ -355,23 +360,18 @@ def _run_in_child(operation: Operation, arguments: dict[str, Any]) -> None:
             answer.head({"error": error.strerror or str(error)})
 
 
-async def serve_file_operation(stream: Stream, operation: Operation, arguments: dict[str, Any]) -> None:
-    """Run `operation` in a child that is the user, and carry bytes between it and `stream`."""
-    body_read, body_write = os.pipe()
-    out_read, out_write = os.pipe()
-    try:
-        child = fork_as_user(lambda: _run_in_child(operation, arguments), {0: body_read, 1: out_write})
-    finally:
-        os.close(body_read)
-        os.close(out_write)
-    body = await _writer(body_write)
-    answer = await _reader(out_read)
+async def serve_file_operation(stream: Stream, child: Child) -> None:
+    """Have `child` do what the stream's head asks, and carry bytes between it and `stream`."""
+    os.close(child.errors)
+    body = await _writer(child.body)
+    answer = await _reader(child.output)
+    await child.order("file", stream.head)
     feeding = asyncio.ensure_future(_feed(stream, body))
     try:
         await _pass_answer(stream, answer)
-        await child.wait()
+        await child.process.wait()
     finally:
-        await _end_child(child, feeding, body)
+        await _end_child(child.process, feeding, body)
 
 
 async def _feed(stream: Stream, body: asyncio.StreamWriter) -> None:

@@ -11,7 +11,7 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 USER_ID = 1000
 HOME = "/home/sandbox"
@@ -44,8 +44,10 @@ class Limits(NamedTuple):
     open_files: int = 16_384
 
 
-def become_user() -> None:
-    """Give up every privilege for good: no capability can come back, and the uid is the user's."""
+def become_user(limits: Limits | None = None) -> None:
+    """Give up every privilege for good, and be in the working folder."""
+    if limits is not None:
+        _apply_limits(limits)
     for capability in range(_CAPABILITIES):
         _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
     _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
@@ -53,6 +55,7 @@ def become_user() -> None:
     os.setresgid(USER_ID, USER_ID, USER_ID)
     os.setresuid(USER_ID, USER_ID, USER_ID)
     os.umask(0o022)
+    os.chdir(HOME)
 
 
 def _apply_limits(limits: Limits) -> None:
@@ -64,7 +67,7 @@ def _apply_limits(limits: Limits) -> None:
 
 
 def reap_children() -> None:
-    """Have the running loop collect every child that ends; call once, before the first `fork_as_user`."""
+    """Have the running loop collect every child that ends; call once, before the first `fork_child`."""
     asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, _reap)
 
 
@@ -114,10 +117,11 @@ class Process:
         self.signal(signal.SIGKILL)
 
 
-def fork_as_user(run: Callable[[], None], descriptors: Mapping[int, int], limits: Limits | None = None) -> Process:
-    """Fork a child that becomes the user and calls `run`, with `descriptors` (number in the child → ours) and no others.
+def fork_child(run: Callable[[], None], descriptors: Mapping[int, int]) -> Process:
+    """Fork a child that calls `run`, with `descriptors` (number in the child → ours) and no others.
 
-    OSError if there can be no more processes. The agent has one thread, so forking it is safe.
+    It still has the agent's privileges: `run` must `become_user` before it touches anything of the user's. OSError if
+    there can be no more processes. The agent has one thread, so forking it is safe.
     """
     pid = os.fork()
     if pid:
@@ -129,10 +133,6 @@ def fork_as_user(run: Callable[[], None], descriptors: Mapping[int, int], limits
             signal.signal(number, signal.SIG_DFL)
         os.setsid()
         _take_descriptors(descriptors)
-        if limits is not None:
-            _apply_limits(limits)
-        become_user()
-        os.chdir(HOME)
         run()
         code = 0
     except BaseException as error:
@@ -152,38 +152,33 @@ def _take_descriptors(wanted: Mapping[int, int]) -> None:
     if 0 not in wanted:
         null = os.open("/dev/null", os.O_RDONLY)
         os.dup2(null, 0, inheritable=True)
-    for name in os.listdir("/proc/self/fd"):
-        number = int(name)
+    for number in [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]:
         if number > 2 and number not in wanted:
             with suppress(OSError):
                 os.close(number)
 
 
-def spawn(argv: Sequence[str], path: str, descriptors: Mapping[int, int], limits: Limits) -> Process:
-    """Run the program at `path` as the user. A program that cannot be run exits with 126 or 127, as in a shell."""
-
-    def execute() -> None:
-        try:
-            os.execve(path, list(argv), USER_ENVIRONMENT)
-        except FileNotFoundError:
-            os.write(2, f"{argv[0]}: not found\n".encode())
-            os._exit(127)
-        except OSError as error:
-            os.write(2, f"{argv[0]}: {error.strerror}\n".encode())
-            os._exit(126)
-
-    return fork_as_user(execute, descriptors, limits)
+def execute(argv: Sequence[str], path: str) -> NoReturn:
+    """Become the program at `path`; where that cannot be, end with 126 or 127, as in a shell."""
+    try:
+        os.execve(path, list(argv), USER_ENVIRONMENT)
+    except FileNotFoundError:
+        os.write(2, f"{argv[0]}: not found\n".encode())
+        os._exit(127)
+    except OSError as error:
+        os.write(2, f"{argv[0]}: {error.strerror}\n".encode())
+        os._exit(126)
 
 
 def _process_table() -> dict[int, tuple[int, int]]:
     """pid → (parent, session) of every process."""
     table: dict[int, tuple[int, int]] = {}
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
+    for process in Path("/proc").iterdir():
+        if not process.name.isdigit():
             continue
         with suppress(OSError, ValueError, IndexError):
-            fields = Path("/proc", name, "stat").read_bytes().rpartition(b")")[2].split()
-            table[int(name)] = (int(fields[1]), int(fields[3]))
+            fields = (process / "stat").read_bytes().rpartition(b")")[2].split()
+            table[int(process.name)] = (int(fields[1]), int(fields[3]))
     return table
 
 

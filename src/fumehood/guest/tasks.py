@@ -8,6 +8,7 @@ from typing import Any
 from fumehood.guest.capture import FileStore
 from fumehood.guest.commands import Command
 from fumehood.guest.processes import Limits
+from fumehood.guest.spares import Child
 
 TASKS_MAX = 256
 _SUBMITTED, _WORKING, _COMPLETED, _CANCELED, _FAILED = "submitted", "working", "completed", "canceled", "failed"
@@ -25,21 +26,23 @@ class TooManyTasksError(Exception):
 class Task:
     """One task: its command, its status, and how it ended."""
 
-    def __init__(self, text: bytes, limits: Limits, timeout_seconds: float) -> None:
+    def __init__(self, command: Command, timeout_seconds: float) -> None:
         self.task_id = secrets.token_hex(16)
         self.status = _SUBMITTED
+        self.stopped = False
         self.exit_code: int | None = None
         self.timed_out = False
         self.started = time.monotonic()
-        self.command = Command(text, limits, FileStore)
+        self.command = command
         self.watcher = asyncio.ensure_future(self._watch(timeout_seconds))
 
     async def _watch(self, timeout_seconds: float) -> None:
-        self.status = _WORKING
+        if not self.stopped:
+            self.status = _WORKING
         in_time = await self.command.wait(timeout_seconds)
         self.timed_out = not in_time
         self.exit_code = await self.command.process.wait()
-        if self.status != _CANCELED:
+        if not self.stopped:
             self.status = _COMPLETED if self.exit_code == 0 and in_time else _FAILED
 
     def describe(self) -> tuple[dict[str, Any], list[bytes]]:
@@ -64,15 +67,16 @@ class Tasks:
     def __init__(self) -> None:
         self._tasks: dict[str, Task] = {}
 
-    def start(self, text: bytes, limits: Limits, timeout_seconds: float) -> Task:
+    async def start(self, child: Child, text: str, limits: Limits, timeout_seconds: float) -> Task:
         """Start a command. TooManyTasksError if TASKS_MAX of them still run."""
         if len(self._tasks) >= TASKS_MAX:
             ended = next((task for task in self._tasks.values() if task.status in _TERMINAL), None)
             if ended is None:
+                child.discard()
                 raise TooManyTasksError
             ended.command.close()
             del self._tasks[ended.task_id]
-        task = Task(text, limits, timeout_seconds)
+        task = Task(await Command.start(child, text, limits, FileStore), timeout_seconds)
         self._tasks[task.task_id] = task
         return task
 
@@ -87,6 +91,7 @@ class Tasks:
         """End a task and all its processes. One that has ended stays as it ended."""
         task = self.get(task_id)
         if task.status not in _TERMINAL:
+            task.stopped = True
             task.status = _CANCELED
             task.command.process.kill_tree()
             await asyncio.wait({task.watcher})

@@ -28,7 +28,7 @@ _PIPE_MODE = 0o600
 
 
 def make_pipes(folder: Path) -> tuple[int, int]:
-    """Create the named pipes `in` and `out` in `folder`; descriptors, open both ways so that neither ever sees an end."""
+    """Create the named pipes `in` and `out` in `folder`; descriptors, open both ways so that neither sees an end."""
     descriptors: list[int] = []
     for name in ("in", "out"):
         os.mkfifo(folder / name, _PIPE_MODE)
@@ -61,7 +61,7 @@ class Channel:
         self._synced.clear()
         frame = encode_frame(Kind.SYNC, 0, self._nonce)
         async with asyncio.timeout(timeout_seconds):
-            # Nothing but a first SYNC is needed, unless the guest waits for the rest of a frame that was cut off: fill that up.
+            # One SYNC is enough, unless the guest waits for the rest of a frame that was cut off: fill that up.
             sent = 0
             while not self._synced.is_set():
                 if sent == 0 or (sent <= MAX_HEAD_BYTES and self._lost is None):

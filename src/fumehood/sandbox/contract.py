@@ -166,7 +166,10 @@ class Engine(Protocol):
         ...
 
     async def start(self, spec: SandboxSpec) -> Sandbox:
-        """A new sandbox, its agent ready for calls. SandboxLostError or TimeoutError if it does not come up; then nothing is left."""
+        """A new sandbox, its agent ready for calls.
+
+        SandboxLostError or TimeoutError if it does not come up; then nothing is left.
+        """
         ...
 
     async def start_for_checkpoint(self, spec: SandboxSpec) -> Sandbox:

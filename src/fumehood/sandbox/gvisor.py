@@ -313,7 +313,7 @@ class GvisorSandbox:
 
     async def checkpoint(self, image: Path) -> None:
         """As `Sandbox.checkpoint`."""
-        image.mkdir(mode=0o700, parents=True)
+        await asyncio.to_thread(image.mkdir, mode=0o700, parents=True)
         arguments = ("checkpoint", "--leave-running", "--compression=none", f"--image-path={image}")
         await self._engine.command(*arguments, self.spec.sandbox_id, timeout_seconds=_CHECKPOINT_SECONDS)
 
@@ -339,7 +339,7 @@ def _make_bundle(folder: Path, spec: SandboxSpec, life_seconds: float | None) ->
 def oci_config(spec: SandboxSpec, life_seconds: float | None) -> dict[str, Any]:
     """The OCI runtime configuration of a sandbox, whose agent ends it after `life_seconds` (None: never)."""
     life = [] if life_seconds is None else ["--life-seconds", str(life_seconds)]
-    capabilities = {kind: _CAPABILITIES for kind in ("bounding", "effective", "permitted")}
+    capabilities = dict.fromkeys(("bounding", "effective", "permitted"), _CAPABILITIES)
     return {
         "ociVersion": "1.0.2",
         "hostname": HOSTNAME,

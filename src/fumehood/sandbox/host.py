@@ -52,7 +52,7 @@ class Host:
         self._closing = False
 
     async def warm_up(self, isolation: Isolation, folder: Path) -> None:
-        """Have a warm checkpoint below `folder` to start sandboxes from. Without one they start cold: slower, no less."""
+        """Have a warm checkpoint below `folder` to start from. Without one sandboxes start cold: slower, no less."""
         spec = self._make_spec(StartSandbox(f"warm-{new_ulid()}", _WARM_LIFE_SECONDS))
         try:
             self._image = await ensure_image(self._engine, spec, isolation, folder)
@@ -60,7 +60,10 @@ class Host:
             log.error("no warm checkpoint could be made; sandboxes start cold", error=str(error))
 
     async def start(self, request: StartSandbox) -> Isolation:
-        """Start a sandbox; the isolation it has. SandboxLostError or TimeoutError if it does not come up; nothing is left then."""
+        """Start a sandbox; the isolation it has.
+
+        SandboxLostError or TimeoutError if it does not come up; then nothing is left.
+        """
         async with self._starts:
             if self._closing:
                 raise SandboxLostError("the server is shutting down", EndReason.HOST_LOST)

@@ -40,7 +40,7 @@ def _processor() -> str:
 
 
 async def ensure_image(engine: Engine, spec: SandboxSpec, isolation: Isolation, folder: Path) -> Path:
-    """The image for sandboxes like `spec`, below `folder`; made now if it is not there. `spec.sandbox_id` is used for it.
+    """The image for sandboxes like `spec`, below `folder`; made now, by a sandbox of that id, if it is not there.
 
     SandboxLostError, GuestError, TimeoutError or RuntimeError if it cannot be made; nothing half-made is left.
     """

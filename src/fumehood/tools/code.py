@@ -49,10 +49,11 @@ async def execute_code(arguments: dict[str, Any], guest: Guest) -> Result:
     exit_code = number_from_guest(reply.head, "exit_code", 1)
     seconds = seconds_from_guest(reply.head)
     if reply.head.get("outcome") == "interrupted":
-        note = f"Interrupted: the code ran longer than the {timeout:g} seconds a call may take. The session's state is kept."
+        note = f"Interrupted: the code ran longer than the {timeout:g} seconds a call may take. Its state is kept."
         return execution_result(output, errors.with_note(note), exit_code or 1, seconds)
     if reply.head.get("outcome") == "died":
-        note = f"The {runtime} process ended ({_how(exit_code)}). All its variables are lost; the next call gets a fresh one."
+        how = _how(exit_code)
+        note = f"The {runtime} process ended ({how}). All its variables are lost; the next call gets a fresh one."
         return execution_result(output, errors.with_note(note), _shell_code(exit_code), seconds)
     return execution_result(output, errors, exit_code, seconds)
 

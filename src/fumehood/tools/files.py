@@ -1,7 +1,7 @@
 """readFiles, writeFiles, listFiles, removeFiles."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from fumehood.errors import InvalidRequestError
@@ -9,6 +9,7 @@ from fumehood.sandbox.contract import GuestReply, GuestRequest
 from fumehood.tools.arguments import required_paths, utf8
 from fumehood.tools.guest import FILES_TIMEOUT_SECONDS, Guest
 from fumehood.tools.results import TEXT_BYTES_MAX, Result, encoded_size, error_result, text_block
+from fumehood.tools.untrusted import integer, items, members, text
 
 _READ_BYTES_MAX = 100_000_000
 """What one answer may carry in all: the service's own limit."""
@@ -58,7 +59,7 @@ async def write_files(arguments: dict[str, Any], guest: Guest) -> Result:
     files = [{"path": block["path"], "size": len(data)} for block, data in zip(blocks, contents, strict=True)]
     reply = await guest.call(GuestRequest("files.write", {"files": files}, tuple(contents)), FILES_TIMEOUT_SECONDS, 0)
     if "error" in reply.head:
-        return error_result(f"Error writing files, none was written: {reply.head['error']}")
+        return error_result(f"Error writing files, none was written: {text(reply.head['error'])}")
     return {"content": [text_block(f"Successfully wrote all {len(files)} files")], "isError": False}
 
 
@@ -66,11 +67,13 @@ async def remove_files(arguments: dict[str, Any], guest: Guest) -> Result:
     """Remove files and folders."""
     paths = required_paths(arguments, "removeFiles")
     reply = await guest.call(GuestRequest("files.remove", {"paths": paths}), FILES_TIMEOUT_SECONDS, 0)
-    errors = _texts(reply.head.get("errors"))
-    if errors or "error" in reply.head:
-        removed = _texts(reply.head.get("removed"))
-        lines = [f"Error removing files: {len(removed)} of {len(paths)} were removed", *errors]
-        return error_result("\n".join([*lines, *_texts([reply.head.get("error")])]))
+    errors = items(reply.head.get("errors"))
+    if "error" in reply.head:
+        errors = [*errors, reply.head["error"]]
+    if errors:
+        removed = len(items(reply.head.get("removed")))
+        lines = [f"Error removing files: {removed} of {len(paths)} were removed", *map(text, errors)]
+        return error_result("\n".join(lines))
     return {"content": [text_block(f"Successfully removed all {len(paths)} files")], "isError": False}
 
 
@@ -85,24 +88,23 @@ async def list_files(arguments: dict[str, Any], guest: Guest) -> Result:
     request = GuestRequest("files.list", {"path": _listed_path(arguments)})
     reply = await guest.call(request, FILES_TIMEOUT_SECONDS, _LIST_BYTES_MAX)
     if "error" in reply.head:
-        return error_result(f"Error listing files: {reply.head['error']}")
-    content = [_link(entry) for entry in _entries(reply) if isinstance(entry, dict)]
-    total = reply.head.get("total")
-    if isinstance(total, int) and total > len(content):
+        return error_result(f"Error listing files: {text(reply.head['error'])}")
+    content = [_link(members(entry)) for entry in _entries(reply)]
+    total = integer(reply.head.get("total")) or 0
+    if total > len(content):
         content.append(text_block(f"{total - len(content)} more entries are not listed; list them with a command"))
     return {"content": content, "isError": False}
 
 
 def _entries(reply: GuestReply) -> list[Any]:
     try:
-        entries = json.loads(reply.body)
+        return items(json.loads(reply.body))
     except (ValueError, RecursionError):
         return []
-    return entries if isinstance(entries, list) else []  # pyright: ignore[reportUnknownVariableType]
 
 
-def _link(entry: dict[str, Any]) -> dict[str, Any]:
-    path = _valid(str(entry.get("path")))
+def _link(entry: Mapping[str, Any]) -> dict[str, Any]:
+    path = text(entry.get("path"))
     is_folder = entry.get("folder") is True
     link: dict[str, Any] = {
         "type": "resource_link",
@@ -112,8 +114,9 @@ def _link(entry: dict[str, Any]) -> dict[str, Any]:
     }
     if isinstance(entry.get("mime_type"), str):
         link["mimeType"] = entry["mime_type"]
-    if isinstance(entry.get("size"), int) and not is_folder:
-        link["size"] = entry["size"]
+    size = integer(entry.get("size"))
+    if size is not None and not is_folder:
+        link["size"] = size
     return link
 
 
@@ -122,13 +125,12 @@ async def read_files(arguments: dict[str, Any], guest: Guest) -> AsyncIterator[R
     paths = required_paths(arguments, "readFiles")
     request = GuestRequest("files.read", {"paths": paths, "limit_bytes": _READ_BYTES_MAX})
     reply = await guest.call(request, FILES_TIMEOUT_SECONDS, _READ_BYTES_MAX)
-    described = reply.head.get("files")
-    if "error" in reply.head or not isinstance(described, list):
-        yield error_result(f"Error reading files: {reply.head.get('error')}")
+    if "error" in reply.head:
+        yield error_result(f"Error reading files: {text(reply.head['error'])}")
         return
     content: list[dict[str, Any]] = []
     carried, failed = 0, False
-    for block in _file_blocks(described, reply.body):  # pyright: ignore[reportUnknownArgumentType]
+    for block in _file_blocks(reply):
         size = _block_size(block)
         if size > TEXT_BYTES_MAX:
             block = text_block(_too_large(block["resource"]["uri"].removeprefix("file:///"), size))
@@ -142,20 +144,17 @@ async def read_files(arguments: dict[str, Any], guest: Guest) -> AsyncIterator[R
     yield {"content": content, "isError": failed}
 
 
-def _file_blocks(described: list[Any], body: bytes) -> "list[dict[str, Any]]":
+def _file_blocks(reply: GuestReply) -> list[dict[str, Any]]:
     blocks: list[dict[str, Any]] = []
     at = 0
-    for file in described:
-        if not isinstance(file, dict):
-            continue
-        path = _valid(str(file.get("path")))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
-        size = file.get("size")  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    for file in map(members, items(reply.head.get("files"))):
+        path, size = text(file.get("path")), max(integer(file.get("size")) or 0, 0)
         if "error" in file:
-            blocks.append(text_block(f"Error reading file: {_valid(str(file['error']))}"))
-        elif file.get("too_large") is True:  # pyright: ignore[reportUnknownMemberType]
-            blocks.append(text_block(_too_large(path, size if isinstance(size, int) else 0)))
-        elif isinstance(size, int):
-            blocks.append(_resource(path, body[at : at + size], file.get("mime_type")))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+            blocks.append(text_block(f"Error reading file: {text(file['error'])}"))
+        elif file.get("too_large") is True:
+            blocks.append(text_block(_too_large(path, size)))
+        else:
+            blocks.append(_resource(path, reply.body[at : at + size], file.get("mime_type")))
             at += size
     return blocks
 
@@ -170,13 +169,13 @@ def _resource(path: str, data: bytes, mime_type: object) -> dict[str, Any]:
     mime = mime_type if isinstance(mime_type, str) else None
     uri = f"file:///{path}"
     try:
-        text = data.decode() if b"\0" not in data else None
+        content = data.decode() if b"\0" not in data else None
     except UnicodeDecodeError:
-        text = None
-    if text is None:
+        content = None
+    if content is None:
         resource = {"type": "blob", "uri": uri, "mimeType": mime or "application/octet-stream", "blob": data}
     else:
-        resource = {"type": "text", "uri": uri, "mimeType": mime or "text/plain", "text": text}
+        resource = {"type": "text", "uri": uri, "mimeType": mime or "text/plain", "text": content}
     return {"type": "resource", "resource": resource}
 
 
@@ -186,18 +185,3 @@ def _block_size(block: dict[str, Any]) -> int:
     resource = block["resource"]
     content = encoded_size(resource["text"]) if resource["type"] == "text" else (len(resource["blob"]) + 2) // 3 * 4
     return _BLOCK_BYTES + content + encoded_size(resource["uri"])
-
-
-def _texts(values: object) -> list[str]:
-    if not isinstance(values, list):
-        return []
-    return [_valid(value) for value in values if isinstance(value, str)]  # pyright: ignore[reportUnknownVariableType]
-
-
-def _valid(text: str) -> str:
-    """A file name as a client can be told it: what is not Unicode in it is replaced."""
-    return text.encode(errors="surrogateescape").decode(errors="replace") if _has_surrogates(text) else text
-
-
-def _has_surrogates(text: str) -> bool:
-    return any("\ud800" <= character <= "\udfff" for character in text)

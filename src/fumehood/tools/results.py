@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fumehood.aws.event_stream import RESULT_EVENT_MAX_BYTES
+from fumehood.tools.untrusted import integer, members
 
 Result = dict[str, Any]
 """The members of the model's CodeInterpreterResult."""
@@ -39,8 +40,7 @@ class Output:
     @classmethod
     def from_guest(cls, data: bytes, described: object) -> "Output":
         """Decode what the guest sent; a gap it left is named where it is. Both are untrusted."""
-        described = described if isinstance(described, Mapping) else {}
-        cut_at, total = _number(described.get("cut_at")), _number(described.get("total_bytes"))
+        cut_at, total = integer(members(described).get("cut_at")), integer(members(described).get("total_bytes"))
         if cut_at is None or total is None or not 0 <= cut_at <= len(data) < total:
             return cls(_decode(data))
         gap = f"\n[... {total - len(data)} bytes of output left out here ...]\n"
@@ -58,8 +58,7 @@ class Output:
 def split_outputs(head: Mapping[str, Any], body: bytes) -> tuple[Output, Output]:
     """The stdout and stderr of a guest's reply, whose body is one after the other."""
     described = head.get("stdout")
-    size = _number(described.get("bytes")) if isinstance(described, Mapping) else None
-    size = min(size or 0, len(body))
+    size = min(max(integer(members(described).get("bytes")) or 0, 0), len(body))
     return Output.from_guest(body[:size], described), Output.from_guest(body[size:], head.get("stderr"))
 
 
@@ -108,13 +107,9 @@ def _decode(data: bytes) -> str:
     return data.decode(errors="replace")
 
 
-def _number(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
 def number_from_guest(head: Mapping[str, Any], name: str, otherwise: int) -> int:
     """An integer that the guest sent, within what the API's integers hold."""
-    value = _number(head.get(name))
+    value = integer(head.get(name))
     return otherwise if value is None or not -(2**31) <= value < 2**31 else value
 
 

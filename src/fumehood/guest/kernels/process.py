@@ -16,12 +16,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from fumehood.guest.capture import Capture, MemoryStore, drain
-from fumehood.guest.processes import Limits, Process, spawn
+from fumehood.guest.processes import Limits, Process, become_user, execute, fork_child
 
 _MESSAGE_BYTES_MAX = 64 * 1024
 _INTERRUPT_GRACE_SECONDS = 5.0
 _SHORT_CALL_SECONDS = 0.005
 REQUEST_DESCRIPTOR, RESULT_DESCRIPTOR = 3, 4
+
+
+def _run(argv: Sequence[str], path: str, limits: Limits) -> None:
+    become_user(limits)
+    execute(argv, path)
 
 
 class _Call:
@@ -49,7 +54,7 @@ class Kernel:
         error_read, error_write = os.pipe()
         theirs = {1: output_write, 2: error_write, REQUEST_DESCRIPTOR: request_read, RESULT_DESCRIPTOR: result_write}
         try:
-            self.process: Process = spawn(argv, path, theirs, limits)
+            self.process: Process = fork_child(lambda: _run(argv, path, limits), theirs)
         finally:
             for descriptor in theirs.values():
                 os.close(descriptor)

@@ -1,6 +1,6 @@
 """The Python kernel: IPython's InteractiveShell in a process of its own, run by the template's Python as the user.
 
-Runs as a script, before any of the user's code; imports nothing of the rest of fumehood (its interpreter is not the agent's).
+Runs as a script, before any of the user's code; imports nothing of fumehood, as its interpreter is not the agent's.
 """
 
 import contextlib
@@ -95,7 +95,7 @@ def _make_shell() -> Any:
             print(self.InteractiveTB.stb2text(stb), file=sys.stderr)
 
     warnings.filterwarnings("ignore", message="To exit: use 'exit', 'quit', or Ctrl-D.")
-    shell = KernelShell.instance(colors="nocolor")
+    shell: Any = KernelShell.instance(colors="nocolor")
     shell.history_manager.enabled = False
     shell.system = shell.system_raw
     shell.builtin_trap.auto_builtins["input"] = _refuse_input
