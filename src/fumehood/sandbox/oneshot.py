@@ -45,12 +45,14 @@ async def run(
     mounts: Sequence[Mount] = (),
     uid: int = 0,
     environment: Mapping[str, str] | None = None,
+    folder: Path | None = None,
 ) -> Completed:
-    """Run `argv` on `root`, which it can only read, as `uid` without any capability.
+    """Run `argv` on `root`, which it can only read, as `uid` without any capability; its own files are in `folder`.
 
-    Raises FileNotFoundError if `runsc` is not there. Whatever happens, nothing of the sandbox is left.
+    If `runsc` is not there, that is an exit code of 127. Whatever happens, nothing of the sandbox is left; where this
+    process is killed, only its files are.
     """
-    bundle = Path(tempfile.mkdtemp(prefix="fumehood-oneshot-"))
+    bundle = Path(tempfile.mkdtemp(prefix="oneshot-", dir=folder))
     name = f"oneshot-{secrets.token_hex(8)}"
     command = [runsc, f"--root={bundle / 'state'}", *ISOLATION_FLAGS, "--ignore-cgroups"]
     try:
@@ -58,14 +60,14 @@ async def run(
         return await _run([*command, "run", f"--bundle={bundle}", name], timeout_seconds)
     finally:
         # After an orderly end there is nothing to delete; after a kill the sandbox's own processes are still there.
-        with contextlib.suppress(FileNotFoundError):
-            await _run([*command, "delete", "--force", name], _CLEAN_UP_SECONDS)
+        await _run([*command, "delete", "--force", name], _CLEAN_UP_SECONDS)
         await asyncio.to_thread(shutil.rmtree, bundle)
 
 
 async def _run(argv: Sequence[str], timeout_seconds: float) -> Completed:
+    # runsc passes the death signal on to all that it starts, so that a killed process of ours takes the sandbox along.
     process = await asyncio.create_subprocess_exec(
-        *argv,
+        *("setpriv", "--pdeathsig", "KILL", "--", *argv),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

@@ -129,6 +129,16 @@ async def test_a_build_that_fails_says_why_and_leaves_nothing(tmp_path: Path) ->
     assert names_in(tmp_path) == [".lock"]
 
 
+async def test_a_folder_without_a_manifest_is_built_again(tmp_path: Path) -> None:
+    async def build(workplace: Workplace) -> dict[str, str]:
+        (workplace.folder / "new").touch()
+        return {"done": "yes"}
+
+    (tmp_path / "built/old").mkdir(parents=True)
+    assert await build_once(tmp_path / "built", build, progress=Silent(), deadline_seconds=SECONDS) == {"done": "yes"}
+    assert sorted(names_in(tmp_path / "built")) == ["build.log", "manifest.json", "new"]
+
+
 async def test_a_build_waits_for_another_no_longer_than_its_deadline(tmp_path: Path) -> None:
     async def build(_workplace: Workplace) -> dict[str, str]:
         with pytest.raises(TemplateError, match=r"another build in .* still runs after 0 s"):

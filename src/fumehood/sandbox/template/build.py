@@ -201,6 +201,7 @@ async def _try_in_gvisor(workplace: Workplace, root: Path, recipe: Recipe, runsc
         uid=USER_ID,
         mounts=[oneshot.Mount(cache, "/mnt", writable=True)],
         environment={"HOME": HOME, "MPLCONFIGDIR": "/mnt"},
+        folder=workplace.folder,
         timeout_seconds=_TRIAL_SECONDS,
     )
     if completed.exit_code is None:

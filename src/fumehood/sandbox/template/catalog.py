@@ -45,6 +45,7 @@ async def ensure_recipe(wanted: Recipe, settings: Settings, progress: Progress) 
     """As `ensure`, for a recipe at hand."""
     if os.geteuid() != 0:
         raise TemplateError("templates are built by root, who sets the owners of their files: run it with sudo")
+    settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     codename = key.codename()
     guest = await guest_runtime.ensure_guest_runtime(settings, progress)
     folder = current(wanted, settings)

@@ -132,9 +132,7 @@ async def build_once(
         manifest = read_manifest(final)
         if manifest is not None:
             return manifest
-        await asyncio.to_thread(remove_unfinished, final.parent)
-        folder = final.parent / f"{_UNFINISHED}{final.name}"
-        folder.mkdir(mode=0o755)
+        folder = await asyncio.to_thread(_make_unfinished, final)
         workplace = Workplace(folder, progress, lock)
         try:
             manifest = await build(workplace)
@@ -195,6 +193,18 @@ def is_mounted(root: Path) -> bool:
         if any(line.split()[3].endswith(ending) for line in lines):
             return True
     return False
+
+
+def _make_unfinished(final: Path) -> Path:
+    """An empty folder in which `final` can be built. The caller holds the lock."""
+    remove_unfinished(final.parent)
+    folder = final.parent / f"{_UNFINISHED}{final.name}"
+    if final.exists():
+        # Without a manifest it is no finished folder, whatever took the manifest away.
+        final.rename(folder)
+        remove_unfinished(final.parent)
+    folder.mkdir(mode=0o755)
+    return folder
 
 
 @asynccontextmanager
