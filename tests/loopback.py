@@ -8,14 +8,16 @@ from typing import Any
 
 import uvicorn
 
+from fumehood.aws.http_protocol import BoundedHttpProtocol
+
 STOP_TIMEOUT_SECONDS = 30
 
 
 @contextmanager
-def serving(app: Any) -> Iterator[str]:
+def serving(app: Any, http: type[BoundedHttpProtocol] = BoundedHttpProtocol) -> Iterator[str]:
     """Serve `app` while the context is open; gives its URL."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        config = uvicorn.Config(app, loop="uvloop", http="httptools", lifespan="off", log_config=None, ws="none")
+        config = uvicorn.Config(app, loop="uvloop", http=http, lifespan="off", log_config=None, ws="none")
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()

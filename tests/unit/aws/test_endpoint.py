@@ -127,6 +127,7 @@ def test_operations_see_no_credentials(echo: tuple[str, Echo]) -> None:
     url, made = echo
     post(url, b'{"name": "executeCode"}', {"x-amz-security-token": ""})
     assert not {"authorization", "x-amz-security-token"} & made.calls[0].headers.keys()
+    wait_until(lambda: bool(made.records))
     assert "Signature=" not in repr(made.calls[0]) + repr(made.records[0])
 
 
@@ -194,6 +195,7 @@ def test_body_of_a_request_with_a_bad_key_is_not_read(echo: tuple[str, Echo]) ->
         answer = connection.until(b"}")
     assert answer.startswith(b"HTTP/1.1 403 ")
     assert b"UnrecognizedClientException" in answer
+    wait_until(lambda: bool(made.records))
     assert made.records[0].error == "UnrecognizedClientException"
 
 
@@ -340,6 +342,7 @@ def test_each_request_leaves_one_record(echo: tuple[str, Echo]) -> None:
         post(url, body),
         send(url, "PUT", START, signed(url, "PUT", START)),
     ]
+    wait_until(lambda: len(made.records) == len(answers))
     assert [(r.request_id, r.http_status) for r in made.records] == [
         (a.headers["x-amzn-requestid"], a.status) for a in answers
     ]

@@ -1,0 +1,78 @@
+"""uvicorn's HTTP protocol, with bounds on what a client may send before the endpoint is asked about it.
+
+uvicorn with httptools takes a request's head of any size for any time (200 MB were taken), and keeps a connection whose
+request was answered before its body ended for as long as the client likes. Nobody has been authenticated by then.
+"""
+
+import asyncio
+from typing import cast
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+
+class BoundedHttpProtocol(HttpToolsProtocol):
+    """For uvicorn's `http` setting. Ends connections whose request head is too large or too slow."""
+
+    head_max_bytes = 64 * 1024
+    """Request line and headers. What arrives in the same read as their end is not counted."""
+    head_timeout_seconds = 20.0
+    """From the connection, or from the first byte of a later request on it, to the end of the head."""
+    drain_timeout_seconds = 120.0
+    """For the rest of a body, after its request was answered already."""
+
+    _head_bytes = 0
+    _reading_head = True
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """A client has connected; its first request is due."""
+        super().connection_made(cast("asyncio.Transport", transport))
+        self._set_deadline(self.head_timeout_seconds)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is over."""
+        self._clear_deadline()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes have come."""
+        super().data_received(data)
+        if self._reading_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > self.head_max_bytes and not self.transport.is_closing():
+                self.send_400_response(
+                    f"The request's head is too large: at most {self.head_max_bytes} bytes are taken."
+                )
+
+    def on_message_begin(self) -> None:
+        """The first byte of a request."""
+        super().on_message_begin()
+        self._head_bytes = 0
+        self._reading_head = True
+        self._set_deadline(self.head_timeout_seconds)
+
+    def on_headers_complete(self) -> None:
+        """The head is whole."""
+        self._reading_head = False
+        self._clear_deadline()
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The body is whole."""
+        self._clear_deadline()
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """The answer is whole, the body perhaps not."""
+        super().on_response_complete()
+        if self.cycle.more_body and not self.transport.is_closing():
+            self._set_deadline(self.drain_timeout_seconds)
+
+    def _set_deadline(self, seconds: float) -> None:
+        self._clear_deadline()
+        self._deadline = self.loop.call_later(seconds, self.transport.close)
+
+    def _clear_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None

@@ -1,0 +1,134 @@
+"""What a client may send before anybody asks who it is."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from fumehood.aws.http_protocol import BoundedHttpProtocol
+from loopback import serving
+
+DEADLINE_SECONDS = 30
+MIB = 1024 * 1024
+
+
+async def app(_scope: Any, receive: Any, send: Any) -> None:
+    """Answers each request with the size of its body."""
+    size = 0
+    more = True
+    while more:
+        message = await receive()
+        size += len(message.get("body", b""))
+        more = message.get("more_body", False)
+    body = str(size).encode()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def hasty(_scope: Any, _receive: Any, send: Any) -> None:
+    """Answers without reading the body."""
+    await send({"type": "http.response.start", "status": 403, "headers": [(b"content-length", b"0")]})
+    await send({"type": "http.response.body"})
+
+
+class Hurried(BoundedHttpProtocol):
+    head_timeout_seconds = 0.2
+    drain_timeout_seconds = 0.2
+
+
+@contextmanager
+def connected(served: Any, protocol: type[BoundedHttpProtocol] = BoundedHttpProtocol) -> Iterator[socket.socket]:
+    with serving(served, protocol) as url:
+        parts = urlsplit(url)
+        with socket.create_connection((parts.hostname, parts.port), DEADLINE_SECONDS) as connection:
+            yield connection
+
+
+def to_the_end(connection: socket.socket) -> bytes:
+    """All that comes until the server ends the connection."""
+    seen = b""
+    while piece := connection.recv(65536):
+        seen += piece
+    return seen
+
+
+def until(connection: socket.socket, mark: bytes) -> bytes:
+    seen = b""
+    while mark not in seen:
+        piece = connection.recv(65536)
+        assert piece, seen
+        seen += piece
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("begin", "piece"),
+    [
+        (b"GET / HTTP/1.1\r\n", b"a: " + b"x" * 1000 + b"\r\n"),
+        (b"GET / HTTP/1.1\r\na: ", b"x" * 1000),
+        (b"GET /", b"x" * 1000),
+        (b"GET / HTTP/1.1\r\n", b"x" * 1000),
+    ],
+    ids=["headers", "value", "path", "name"],
+)
+def test_endless_head_is_cut_off(begin: bytes, piece: bytes) -> None:
+    with connected(app) as connection:
+        sent = 0
+        with pytest.raises(ConnectionError):
+            connection.sendall(begin)
+            while sent < 100 * MIB:
+                connection.sendall(piece * 50)
+                sent += len(piece) * 50
+        # What the kernel's buffers took is not what the server took.
+        assert sent < 32 * MIB
+
+
+def test_head_over_the_limit_is_told_so() -> None:
+    with connected(app) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\na: " + b"x" * (BoundedHttpProtocol.head_max_bytes + 1))
+        answer = to_the_end(connection)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"at most 65536 bytes" in answer
+
+
+@pytest.mark.parametrize("begin", [b"", b"GET", b"GET / HTTP/1.1\r\nhost: a\r\n"])
+def test_slow_head_is_given_up(begin: bytes) -> None:
+    with connected(app, Hurried) as connection:
+        connection.sendall(begin)
+        assert to_the_end(connection) == b""
+
+
+def test_slow_head_of_a_later_request_is_given_up() -> None:
+    with connected(app, Hurried) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nhost: a\r\n\r\nGET / HT")
+        assert to_the_end(connection).count(b"HTTP/1.1 200 ") == 1
+
+
+def test_rest_of_a_body_that_was_answered_already_has_a_deadline() -> None:
+    with connected(hasty, Hurried) as connection:
+        connection.sendall(b"PUT / HTTP/1.1\r\nhost: a\r\ncontent-length: 1000\r\n\r\n")
+        until(connection, b"\r\n\r\n")
+        connection.sendall(b"x")
+        assert to_the_end(connection) == b""
+
+
+def test_body_that_takes_longer_than_a_head_may_is_taken() -> None:
+    with connected(app, Hurried) as connection:
+        connection.sendall(b"PUT / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nab")
+        connection.settimeout(2 * Hurried.head_timeout_seconds)
+        with pytest.raises(TimeoutError):
+            connection.recv(1)
+        connection.settimeout(DEADLINE_SECONDS)
+        connection.sendall(b"c")
+        assert until(connection, b"\r\n\r\n3").startswith(b"HTTP/1.1 200 ")
+
+
+def test_requests_on_one_connection_are_counted_each_for_itself() -> None:
+    head = b"PUT / HTTP/1.1\r\na: " + b"x" * 40_000 + b"\r\ncontent-length: 100000\r\n\r\n"
+    with connected(app) as connection:
+        for _ in range(5):
+            connection.sendall(head + b"y" * 100_000)
+            assert until(connection, b"\r\n\r\n100000").startswith(b"HTTP/1.1 200 ")
