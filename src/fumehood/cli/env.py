@@ -19,6 +19,7 @@ _ENDPOINTS = (
     "BEDROCK_AGENTCORE_DP_ENDPOINT",
     "BEDROCK_AGENTCORE_CP_ENDPOINT",
 )
+_URL_FILE = "url"
 # Each of these, left over in a shell, makes botocore take other keys, add a foreign token, or ignore the endpoints.
 _IN_THE_WAY = (
     "AWS_PROFILE",
@@ -57,7 +58,7 @@ def env_lines(settings: Settings, principal: str) -> list[str]:
     record = principals.find_profile(principal)
     if record is None:
         raise ConfigurationError(f"No principal {principal!r} in {path}; there are: {', '.join(principals.names)}.")
-    exports = dict.fromkeys(_ENDPOINTS, settings.url)
+    exports = dict.fromkeys(_ENDPOINTS, _server_url(settings))
     exports |= {
         "AWS_REGION": settings.region,
         "AWS_DEFAULT_REGION": settings.region,
@@ -70,6 +71,21 @@ def env_lines(settings: Settings, principal: str) -> list[str]:
         exports["AWS_CA_BUNDLE"] = str(settings.tls_certificate.absolute())
     cleared = [name for name in _IN_THE_WAY if name not in exports]
     return [f"unset {' '.join(cleared)}", *(f"export {name}={shlex.quote(value)}" for name, value in exports.items())]
+
+
+def record_url(settings: Settings) -> None:
+    """Keep where the server of this data folder is, for an `env` that is run without the server's own settings."""
+    (settings.data / _URL_FILE).write_text(settings.url)
+
+
+def _server_url(settings: Settings) -> str:
+    """Where clients connect: what the settings say, or where nothing is set, where the server last started."""
+    if settings.model_fields_set & {"host", "port", "public_url", "tls_certificate"}:
+        return settings.url
+    try:
+        return (settings.data / _URL_FILE).read_text()
+    except FileNotFoundError:
+        return settings.url
 
 
 def _is_self_signed(certificate: Path) -> bool:

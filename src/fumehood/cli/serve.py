@@ -3,6 +3,7 @@
 import asyncio
 import ipaddress
 import logging
+import os
 import sys
 from typing import Annotated, Any
 
@@ -12,11 +13,14 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.panel import Panel
 
+from fumehood.cli import build_progress
+from fumehood.cli.doctor import doctor_lines
+from fumehood.cli.env import record_url
 from fumehood.errors import ConfigurationError
+from fumehood.sandbox import machine
 from fumehood.sandbox.contract import EngineUnavailableError
 from fumehood.sandbox.template import catalog
 from fumehood.sandbox.template.errors import TemplateError
-from fumehood.sandbox.template.progress import Silent
 from fumehood.server import Fumehood, running
 from fumehood.server import serve as serve_http
 from fumehood.settings import Settings
@@ -60,7 +64,11 @@ def _is_loopback(host: str) -> bool:
 
 
 async def _serve(settings: Settings) -> None:
-    template = await catalog.ensure(settings.template, settings, Silent())
+    lacking = [check for check in await machine.check(settings) if check.is_essential and not check.ok]
+    if lacking:
+        raise EngineUnavailableError("\n".join(["this machine cannot run sandboxes", *doctor_lines(lacking)]))
+    with build_progress.shown(Console(stderr=True)) as progress:
+        template = await catalog.ensure(settings.template, settings, progress)
     async with running(settings, template) as fumehood:
         listening = asyncio.Event()
         announcing = asyncio.ensure_future(_announce(fumehood, listening))
@@ -73,13 +81,16 @@ async def _serve(settings: Settings) -> None:
 async def _announce(fumehood: Fumehood, listening: asyncio.Event) -> None:
     await listening.wait()
     settings = fumehood.settings
+    record_url(settings)
+    # The keys are the server's user's to read.
+    command = f"sudo {sys.argv[0]}" if "SUDO_USER" in os.environ else sys.argv[0]
     lines = [
         f"Serving the AgentCore Code Interpreter API at [bold]{settings.url}[/]",
         f"Isolation: {fumehood.isolation}",
         f"Data: {settings.data}",
         "",
         "Point a client at it:",
-        f'  [bold]eval "$({sys.argv[0]} env)"[/]',
+        f'  [bold]eval "$({command} env)"[/]',
     ]
     Console(stderr=True, soft_wrap=True).print(Panel("\n".join(lines), title="fumehood", expand=False))
 
