@@ -4,7 +4,7 @@ import asyncio
 import json
 import secrets
 import socket
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ import uvicorn
 from fumehood.aws.body import Receive
 from fumehood.aws.endpoint import Endpoint, Operation, Scope, Send
 from fumehood.calls import CallRecord
+from fumehood.extension import openapi
 from fumehood.extension.files import FileTransfers
 from fumehood.identity.policies import authorise
 from fumehood.identity.principals import Principals, make_credentials
@@ -52,6 +53,8 @@ class Fumehood:
         path = scope["raw_path"].partition(b"?")[0]
         if path == b"/ping":
             await self._ping(send)
+        elif path == b"/fumehood/v1/openapi.json":
+            await _send_json(send, 200, openapi.document())
         elif path.startswith(b"/fumehood/"):
             await self.files(scope, receive, send)
         else:
@@ -59,10 +62,14 @@ class Fumehood:
 
     async def _ping(self, send: Send) -> None:
         can_start = self.sessions.can_start
-        body = json.dumps({"status": "Healthy" if can_start else "Unhealthy", "isolation": str(self.isolation)})
-        headers = [(b"content-type", b"application/json")]
-        await send({"type": "http.response.start", "status": 200 if can_start else 503, "headers": headers})
-        await send({"type": "http.response.body", "body": body.encode()})
+        health = {"status": "Healthy" if can_start else "Unhealthy", "isolation": str(self.isolation)}
+        await _send_json(send, 200 if can_start else 503, health)
+
+
+async def _send_json(send: Send, status: int, value: Mapping[str, object]) -> None:
+    headers = [(b"content-type", b"application/json")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": json.dumps(value).encode()})
 
 
 def operations(interpreters: Interpreters, sessions: Sessions) -> dict[str, Operation]:
