@@ -111,8 +111,15 @@ class _Answer:
 
     def __init__(self, out: BinaryIO) -> None:
         self._out = out
+        self._begun = False
+
+    def refuse(self, message: str) -> None:
+        """Say what went wrong; once bytes are under way, that there are too few of them says it."""
+        if not self._begun:
+            self.head({"error": message})
 
     def head(self, value: dict[str, Any]) -> None:
+        self._begun = True
         encoded = json.dumps(value).encode("ascii")
         self._out.write(len(encoded).to_bytes(4, "big") + encoded)
 
@@ -355,9 +362,9 @@ def run_file_operation(arguments: dict[str, Any]) -> None:
         try:
             operation(arguments, body, answer)
         except PathError as error:
-            answer.head({"error": str(error)})
+            answer.refuse(str(error))
         except OSError as error:
-            answer.head({"error": error.strerror or str(error)})
+            answer.refuse(error.strerror or str(error))
 
 
 async def serve_file_operation(stream: Stream, child: Child) -> None:

@@ -153,6 +153,9 @@ def _file_blocks(reply: GuestReply) -> list[dict[str, Any]]:
             blocks.append(text_block(f"Error reading file: {text(file['error'])}"))
         elif file.get("too_large") is True:
             blocks.append(text_block(_too_large(path, size)))
+        elif size > len(reply.body) - at:
+            at = len(reply.body)
+            blocks.append(text_block(f"Error reading file: {path}: it became shorter while it was read"))
         else:
             blocks.append(_resource(path, reply.body[at : at + size], file.get("mime_type")))
             at += size

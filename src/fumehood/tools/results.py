@@ -116,4 +116,6 @@ def number_from_guest(head: Mapping[str, Any], name: str, otherwise: int) -> int
 def seconds_from_guest(head: Mapping[str, Any]) -> float:
     """A duration that the guest sent."""
     value = head.get("seconds")
-    return float(value) if isinstance(value, int | float) and 0 <= value < 1e9 else 0.0
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return 0.0
+    return float(value) if 0 <= value < 1e9 else 0.0
