@@ -14,6 +14,7 @@ import uvicorn
 
 from fumehood.aws.body import Receive
 from fumehood.aws.endpoint import Endpoint, Operation, Scope, Send
+from fumehood.aws.http_protocol import BoundedHttpProtocol
 from fumehood.calls import CallRecord
 from fumehood.extension import openapi
 from fumehood.extension.files import FileTransfers
@@ -129,7 +130,8 @@ async def serve(fumehood: Fumehood, listening: asyncio.Event) -> None:
         fumehood.app,
         host=settings.host,
         port=settings.port,
-        http="httptools",
+        http=BoundedHttpProtocol,
+        ws="none",
         loop="uvloop",
         interface="asgi3",
         lifespan="off",

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import os
 import re
 import shutil
@@ -10,6 +11,8 @@ from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from typing import Any
+
+import structlog
 
 from fumehood.errors import SandboxLostError
 from fumehood.sandbox import limits
@@ -32,13 +35,13 @@ PLATFORM = "systrap"
 _GUEST_MOUNT = "/.fumehood"
 # What the agent needs to run user code as another user, to end it, and to drop all of this in its children.
 _CAPABILITIES = ["CAP_SETUID", "CAP_SETGID", "CAP_KILL", "CAP_CHOWN", "CAP_SETPCAP"]
-_BACKSTOP_SECONDS = 30
 _STOP_SECONDS = 2.0
 _KILL_SECONDS = 10.0
 _COMMAND_SECONDS = 60.0
 _CHECKPOINT_SECONDS = 120.0
 _MEMORY_RESERVE_BYTES = 512 * MIB
 MINIMUM_VERSION = 20_240_729
+log = structlog.get_logger()
 
 
 class Gvisor:
@@ -179,9 +182,10 @@ class Gvisor:
         keeper = await asyncio.create_subprocess_exec(
             *("unshare", "--mount", "--propagation", "private", "sh", str(script)),
             *(str(folder), str(self._ended / spec.sandbox_id), str(disk)),
-            *(str(int(spec.life_seconds) + _BACKSTOP_SECONDS), limits.cgroup_of(spec.sandbox_id), spec.sandbox_id),
+            *(str(math.ceil(spec.life_seconds)), limits.cgroup_of(spec.sandbox_id), spec.sandbox_id),
+            *(self._runsc, str(self._state)),
             *self.flags(f"root:dir={folder / 'disk'}"),
-            *("--", *subcommand, "--bundle", str(folder)),
+            *(*subcommand, "--bundle", str(folder), spec.sandbox_id),
             stdin=pipes[0],
             stdout=pipes[1],
             stderr=asyncio.subprocess.DEVNULL,
@@ -325,6 +329,10 @@ class GvisorSandbox:
         except OSError:
             report = ""
         end = limits.end_from_report(report, self._asked)
+        if end.reason in (EndReason.CRASHED, EndReason.START_FAILED):
+            # For the operator only: it may name files of the host.
+            said = report.partition("\nlog:\n")[2]
+            log.error("a sandbox failed", sandbox_id=self.spec.sandbox_id, reason=end.reason, runsc=said)
         self._channel.lose(SandboxLostError(end.detail or f"the sandbox has ended: {end.reason}", end.reason))
         return end
 

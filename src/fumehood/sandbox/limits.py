@@ -12,7 +12,6 @@ PARENT = "fumehood"
 """One group above all sandboxes, on every controller."""
 EXIT_AT_DEADLINE = 75
 """The guest agent's exit status when it ends the sandbox at its deadline."""
-_EXIT_BY_BACKSTOP = 137
 
 
 def cgroup_of(sandbox_id: str) -> str:
@@ -79,8 +78,8 @@ def sandboxes_with_groups() -> set[str]:
 
 
 def end_from_report(report: str, asked: EndReason | None) -> End:
-    """How a sandbox ended, from its keeper's report (`status=N`, then the memory controller's counters)."""
-    lines = report.splitlines()
+    """How a sandbox ended, from its keeper's report: `status=N`, the memory controller's counters, and a log."""
+    lines = report.partition("\nlog:\n")[0].splitlines()
     status = int(lines[0].removeprefix("status=")) if lines and lines[0].startswith("status=") else -1
     kills = 0
     for line in lines[1:]:
@@ -91,6 +90,6 @@ def end_from_report(report: str, asked: EndReason | None) -> End:
         return End(EndReason.OUT_OF_MEMORY, "the sandbox used more memory than it may")
     if asked is not None:
         return End(asked, "")
-    if status in (EXIT_AT_DEADLINE, _EXIT_BY_BACKSTOP):
+    if status == EXIT_AT_DEADLINE:
         return End(EndReason.EXPIRED, "the session reached its timeout")
     return End(EndReason.CRASHED, f"the sandbox ended by itself with status {status}")

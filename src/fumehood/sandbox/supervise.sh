@@ -2,32 +2,27 @@
 # Keeps one sandbox: gives it its disk, runs it, and takes away all that is left of it when it has ended, whether or
 # not a server still watches. Runs in a mount namespace of its own, so that its mount ends with it however it ends.
 #
-#   supervise.sh FOLDER ENDED DISK_IMAGE BACKSTOP_SECONDS CGROUP ID RUNSC [FLAG...] -- SUBCOMMAND [FLAG...]
+#   supervise.sh FOLDER ENDED DISK_IMAGE LIFE_SECONDS CGROUP ID RUNSC STATE COMMAND [ARGUMENT...]
 #
-# FOLDER is the sandbox's own; ENDED the file that says how it ended: exit status, then lines of the memory controller.
+# FOLDER is the sandbox's own, STATE runsc's, COMMAND what runs it. ENDED is the file that says how it ended:
+# "status=N", the counters of its memory controller, a line "log:", and the end of what runsc said.
 set -u
-folder=$1 ended=$2 image=$3 backstop=$4 cgroup=$5 id=$6
-shift 6
-
-runsc() {
-    "$@" 2>>"$folder/runsc.log" </dev/null >/dev/null
-}
-
-flags=""
-while [ "$1" != "--" ]; do
-    flags="$flags $1"
-    shift
-done
-shift
+folder=$1 ended=$2 image=$3 life=$4 cgroup=$5 id=$6 runsc=$7 state=$8
+shift 8
+# The status with which the agent ends a sandbox at its deadline.
+at_deadline=75
+# How much longer than it should a sandbox may live whose agent does not end it.
+grace=30
 
 finish() {
-    # shellcheck disable=SC2086 # flags are words without spaces
-    runsc $flags delete --force "$id"
+    "$runsc" --root="$state" delete --force "$id" </dev/null >/dev/null 2>>"$folder/runsc.log"
     {
         echo "status=$1"
-        for file in "/sys/fs/cgroup/memory/$cgroup/memory.oom_control" "/sys/fs/cgroup/$cgroup/memory.events"; do
-            [ -r "$file" ] && cat "$file"
+        for counters in "/sys/fs/cgroup/memory/$cgroup/memory.oom_control" "/sys/fs/cgroup/$cgroup/memory.events"; do
+            [ -r "$counters" ] && cat "$counters"
         done
+        echo "log:"
+        tail -c 2000 "$folder/runsc.log"
     } >"$ended.new"
     mv "$ended.new" "$ended"
     umount -l "$folder/disk" 2>/dev/null
@@ -35,20 +30,17 @@ finish() {
         [ -d "$controller$cgroup" ] && rmdir "$controller$cgroup" 2>/dev/null
     done
     rm -rf "$folder"
+    exit "$1"
 }
 
-cp --sparse=always "$image" "$folder/disk.img" &&
-    mount -o loop,nosuid,nodev,noexec "$folder/disk.img" "$folder/disk" || {
-    finish 125
-    exit 125
-}
+: >>"$folder/runsc.log"
+cp --sparse=always "$image" "$folder/disk.img" 2>>"$folder/runsc.log" || finish 125
+mount -o loop,nosuid,nodev,noexec "$folder/disk.img" "$folder/disk" 2>>"$folder/runsc.log" || finish 125
 # The mount keeps the image; without a name nothing of it can be left behind.
 rm "$folder/disk.img"
-: >"$folder/disk-ready"
 
-# The agent ends the sandbox at its deadline; this is for one that does not get to.
-# shellcheck disable=SC2086
-timeout --signal=KILL "$backstop" $flags "$@" "$id" 2>>"$folder/runsc.log"
+started=$(date +%s)
+timeout --signal=KILL "$((life + grace))" "$@" 2>>"$folder/runsc.log"
 status=$?
+[ "$(($(date +%s) - started))" -ge "$((life + grace))" ] && status=$at_deadline
 finish "$status"
-exit "$status"

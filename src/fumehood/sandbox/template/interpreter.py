@@ -62,22 +62,7 @@ async def build(workplace: Workplace, *, codename: str) -> Mapping[str, Any]:
     (root / "bin").mkdir()
     shutil.copy2(packages / "usr/bin" / interpreter, root / "bin/python3")
     await _copy_libraries(workplace, packages, root)
-    await workplace.run(
-        [
-            *argv_at(root),
-            "-m",
-            "compileall",
-            "-q",
-            "-j",
-            "0",
-            "-s",
-            str(root),
-            "-p",
-            MOUNT_POINT,
-            str(root / "lib" / interpreter),
-        ],
-        deadline_seconds=_COMPILE_SECONDS,
-    )
+    await workplace.run(compile_argv(root, root / "lib" / interpreter), deadline_seconds=_COMPILE_SECONDS)
     shutil.rmtree(packages)
     return {"python": interpreter, "size_bytes": _size_bytes(root), "created_at": clock.now().isoformat()}
 
@@ -95,7 +80,8 @@ def argv_at(root: Path) -> list[str]:
 
 def compile_argv(root: Path, folder: Path) -> list[str]:
     """Compiles the modules in `folder`, a part of the interpreter at `root`; they name themselves as seen inside."""
-    return [*argv_at(root), "-m", "compileall", "-q", "-j", "0", "-s", str(root), "-p", MOUNT_POINT, str(folder)]
+    # In one process: more would be started without the loader, on this machine's libraries.
+    return [*argv_at(root), "-m", "compileall", "-q", "-s", str(root), "-p", MOUNT_POINT, str(folder)]
 
 
 def _copy_standard_library(source: Path, target: Path) -> None:
