@@ -12,7 +12,7 @@ from fumehood.store.sessions import SessionRow, SessionStatus
 _READY = (SessionStatus.STARTING, SessionStatus.READY)
 _TERMINATED = (SessionStatus.STOPPING, SessionStatus.TERMINATED)
 
-_TOLD = {
+_TOLD: dict[str | None, str] = {
     EndReason.STOPPED: "was stopped",
     EndReason.EXPIRED: "has expired: it reached its timeout",
     EndReason.OUT_OF_MEMORY: "ended because its sandbox used more memory than it may",
@@ -63,6 +63,6 @@ def unknown(session_id: str) -> NotFoundError:
 
 def ended(session_id: str, reason: str | None, detail: str | None = None) -> NotFoundError:
     """The error for a session that is over, which says why."""
-    told = _TOLD.get(EndReason(reason)) if reason in EndReason else None
+    told = _TOLD.get(reason, "has ended")
     more = f" ({detail})" if detail and reason in (EndReason.CRASHED, EndReason.START_FAILED) else ""
-    return NotFoundError(f"Session {session_id} {told or 'has ended'}{more}. Start a new session.")
+    return NotFoundError(f"Session {session_id} {told}{more}. Start a new session.")

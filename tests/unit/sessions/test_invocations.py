@@ -1,88 +1,184 @@
-"""What is kept of finished calls for a client that repeats one: the same answer, within bounds."""
+"""Calls that run to their end whoever listens, and the repeats that are attached to them."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
+from fumehood import clock
+from fumehood.errors import InternalError
 from fumehood.sessions import invocations
 from fumehood.sessions.invocations import Invocation, InvocationKey, Invocations
-from fumehood.tools.results import Result
-
-KEPT_BYTES_MAX = 1024 * 1024
+from tests.waiting import until
 
 
-@pytest.fixture(autouse=True)
-def small_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bound that a test reaches quickly."""
-    monkeypatch.setattr(invocations, "KEPT_BYTES_MAX", KEPT_BYTES_MAX)
+def _key(number: int, session_id: str = "s") -> InvocationKey:
+    return InvocationKey("AKID", session_id, f"invocation-{number}", "sha")
 
 
-def _key(number: int, session_id: str = "session") -> InvocationKey:
-    return InvocationKey("AKIA", session_id, str(number), "hash")
+class Tool:
+    """A tool's results, given when the test says so."""
+
+    def __init__(self) -> None:
+        self._given: asyncio.Queue[dict[str, Any] | Exception | None] = asyncio.Queue()
+        self.runs = 0
+
+    async def results(self) -> AsyncIterator[dict[str, Any]]:
+        self.runs += 1
+        while (item := await self._given.get()) is not None:
+            if isinstance(item, Exception):
+                raise item
+            yield item
+
+    def give(self, item: dict[str, Any] | Exception | None) -> None:
+        self._given.put_nowait(item)
 
 
-async def _finished(known: Invocations, key: InvocationKey, text: str = "") -> Invocation:
-    async def results() -> AsyncIterator[Result]:
-        yield {"content": [{"type": "text", "text": text}]}
+async def _all(invocation: Invocation) -> list[dict[str, Any]]:
+    return [result async for _, result in invocation.events()]
+
+
+async def _finish(known: Invocations, key: InvocationKey, *items: dict[str, Any]) -> Invocation:
+    """A call of that key that has given `items` and ended."""
+
+    async def results() -> AsyncIterator[dict[str, Any]]:
+        for item in items:
+            yield item
 
     invocation = Invocation(results())
     known.add(key, invocation)
-    assert [event async for event in invocation.events()]
+    assert await _all(invocation) == [*items]
     return invocation
 
 
-async def test_a_repeat_of_a_finished_call_gets_its_events_again() -> None:
-    known = Invocations(kept_seconds=300)
-    await _finished(known, _key(1), "42")
-    repeated = known.find(_key(1))
-    assert repeated is not None
-    assert [event async for event in repeated.events()] == [("result", {"content": [{"type": "text", "text": "42"}]})]
-    assert known.find(_key(2)) is None
+async def test_everyone_who_listens_gets_every_event_from_the_first() -> None:
+    tool = Tool()
+    invocation = Invocation(tool.results())
+    early = asyncio.ensure_future(_all(invocation))
+    tool.give({"n": 1})
+    events = invocation.events()
+    assert await anext(events) == ("result", {"n": 1})
+    tool.give({"n": 2})
+    tool.give(None)
+    assert await early == [{"n": 1}, {"n": 2}]
+    assert [result async for _, result in events] == [{"n": 2}]
+    assert await _all(invocation) == [{"n": 1}, {"n": 2}]
+    assert tool.runs == 1
 
 
-async def test_only_so_many_bytes_of_finished_calls_are_kept_and_the_oldest_go_first() -> None:
-    known = Invocations(kept_seconds=300)
-    text = "x" * (KEPT_BYTES_MAX // 4)
-    for number in range(4):
-        await _finished(known, _key(number), text)
-    assert [number for number in range(4) if known.find(_key(number))] == [1, 2, 3]
+async def test_a_listener_that_goes_away_does_not_end_the_call() -> None:
+    tool = Tool()
+    invocation = Invocation(tool.results())
+    listener = asyncio.ensure_future(_all(invocation))
+    await until(lambda: tool.runs, "the start")
+    listener.cancel()
+    await asyncio.wait({listener})
+    tool.give({"n": 1})
+    tool.give(None)
+    assert await _all(invocation) == [{"n": 1}]
 
 
-async def test_many_small_calls_are_bounded_too() -> None:
-    known = Invocations(kept_seconds=300)
-    count = 1000
-    for number in range(count):
-        await _finished(known, _key(number))
-    assert known.find(_key(0)) is None
-    assert known.find(_key(count - 1)) is not None
+async def test_an_error_reaches_each_listener_after_the_events_before_it() -> None:
+    tool = Tool()
+    invocation = Invocation(tool.results())
+    listeners = [asyncio.ensure_future(_all(invocation)) for _ in range(3)]
+    tool.give({"n": 1})
+    tool.give(InternalError("no more"))
+    for listener in listeners:
+        with pytest.raises(InternalError, match="no more"):
+            await listener
+    events = invocation.events()
+    assert await anext(events) == ("result", {"n": 1})
+    with pytest.raises(InternalError, match="no more"):
+        await anext(events)
 
 
-async def test_an_answer_is_forgotten_after_its_time() -> None:
-    known = Invocations(kept_seconds=-1)
-    await _finished(known, _key(1))
-    assert known.find(_key(1)) is None
-
-
-async def test_the_end_of_a_session_drops_its_answers_and_frees_their_room() -> None:
-    known = Invocations(kept_seconds=300)
-    text = "x" * (KEPT_BYTES_MAX // 4)
-    for number in range(3):
-        await _finished(known, _key(number, "ended"), text)
-    known.forget_session("ended")
-    for number in range(3):
-        await _finished(known, _key(number), text)
-    assert all(known.find(_key(number)) for number in range(3))
-    assert not any(known.find(_key(number, "ended")) for number in range(3))
-
-
-async def test_a_call_that_outlives_its_session_is_not_kept() -> None:
-    known = Invocations(kept_seconds=300)
-
-    async def results() -> AsyncIterator[Result]:
-        known.forget_session("session")
-        yield {"content": []}
-
-    invocation = Invocation(results())
+async def test_a_repeat_finds_the_call_while_it_runs_and_when_it_has_finished() -> None:
+    known, tool = Invocations(60), Tool()
+    invocation = Invocation(tool.results())
     known.add(_key(1), invocation)
-    assert [event async for event in invocation.events()]
+    assert known.find(_key(1)) is invocation
+    tool.give({"n": 1})
+    tool.give(None)
+    assert await _all(invocation) == [{"n": 1}]
+    assert known.find(_key(1)) is invocation
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        InvocationKey("OTHER", "s", "invocation-1", "sha"),
+        InvocationKey("AKID", "other", "invocation-1", "sha"),
+        InvocationKey("AKID", "s", "invocation-2", "sha"),
+        InvocationKey("AKID", "s", "invocation-1", "other body"),
+    ],
+    ids=["key pair", "session", "invocation id", "body"],
+)
+async def test_what_differs_in_anything_is_no_repeat(other: InvocationKey) -> None:
+    known = Invocations(60)
+    await _finish(known, _key(1), {"n": 1})
+    assert known.find(other) is None
+
+
+class Clock:
+    """The server's clock, moved by the test."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr(clock, "monotonic_seconds", lambda: self.now)
+
+
+async def test_a_finished_call_is_kept_so_long_and_no_longer_and_a_running_one_always(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    time = Clock(monkeypatch)
+    known, slow = Invocations(60), Tool()
+    running = Invocation(slow.results())
+    known.add(_key(1), running)
+    finished = await _finish(known, _key(2), {"n": 2})
+    time.now += 59
+    assert known.find(_key(2)) is finished
+    # The older call finishes later: it does not keep the younger one beyond its time.
+    slow.give(None)
+    await _all(running)
+    time.now += 2
+    assert known.find(_key(2)) is None
+    assert known.find(_key(1)) is running
+    time.now += 60
     assert known.find(_key(1)) is None
+
+
+async def test_what_finished_calls_keep_is_bounded_and_the_oldest_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(invocations, "KEPT_BYTES_MAX", 100_000)
+    known = Invocations(60)
+    for number in range(10):
+        await _finish(known, _key(number), {"content": [{"type": "text", "text": "x" * 40_000}]})
+    assert [number for number in range(10) if known.find(_key(number))] == [8, 9]
+
+
+async def test_one_answer_too_large_to_keep_does_not_push_out_calls_that_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(invocations, "KEPT_BYTES_MAX", 100_000)
+    known, tool = Invocations(60), Tool()
+    running = Invocation(tool.results())
+    known.add(_key(1), running)
+    await _finish(known, _key(2), {"blob": b"x" * 200_000})
+    assert known.find(_key(2)) is None
+    assert known.find(_key(1)) is running
+    tool.give(None)
+    await _all(running)
+
+
+async def test_calls_of_a_session_that_is_over_are_forgotten_those_that_run_too() -> None:
+    known, tool = Invocations(60), Tool()
+    running = Invocation(tool.results())
+    known.add(_key(1, "over"), running)
+    await _finish(known, _key(2, "over"), {"n": 2})
+    other = await _finish(known, _key(3, "other"), {"n": 3})
+    known.forget_session("over")
+    tool.give({"n": 1})
+    tool.give(None)
+    assert await _all(running) == [{"n": 1}]
+    assert known.find(_key(1, "over")) is None
+    assert known.find(_key(2, "over")) is None
+    assert known.find(_key(3, "other")) is other
