@@ -37,7 +37,7 @@ def new_settings(tmp_path: Path, shared_settings: Settings, guest: Path) -> Sett
     """Settings of a data folder without any template, but with a guest runtime."""
     data = tmp_path / "data"
     data.mkdir(mode=0o700)
-    stale = {folder.name for folder in guest_runtime.list_stale(shared_settings)}
+    stale = {folder.name for folder in guest_runtime.list_stale(shared_settings)} - {guest.parent.name}
     shutil.copytree(
         guest_runtime.folder(shared_settings),
         data / "guest-runtimes",

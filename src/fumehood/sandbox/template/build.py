@@ -107,8 +107,10 @@ async def _install_wheels(workplace: Workplace, root: Path, recipe: Recipe) -> N
     inside = f"/{_WHEELS}"
     await workplace.run(
         [
-            *("chroot", str(root), PYTHON, "-I", "-m", "pip", "install", "--no-index", "--no-deps", "--no-compile"),
-            *("--no-cache-dir", "--root-user-action=ignore", "--break-system-packages", "--disable-pip-version-check"),
+            *("chroot", str(root), PYTHON, "-I", "-m", "pip", "install", "--isolated", "--disable-pip-version-check"),
+            *("--root-user-action=ignore", "--break-system-packages", "--no-cache-dir", "--no-compile"),
+            # Beside what Debian installed for its pip, never in its place: it could not be uninstalled.
+            *("--no-index", "--no-deps", "--ignore-installed"),
             *(f"--find-links={inside}", f"--requirement={inside}/pins.txt"),
         ],
         deadline_seconds=_INSTALL_SECONDS,
