@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from databases import postgresql as postgresql
 from tests.service import Service, Session, service
 
 

@@ -107,6 +107,11 @@ class Service:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(_STOP_SECONDS)
 
+    def restarted(self) -> "Service":
+        """A new server on the same data folder and with the same settings, once this one has ended."""
+        own = {name: value for name, value in self._settings.items() if name not in ("FUMEHOOD_DATA", "FUMEHOOD_PORT")}
+        return Service(self.data, own)
+
     def kill(self) -> None:
         """End the server alone, as a crash would: its sandboxes are not told."""
         self.process.kill()
@@ -157,6 +162,4 @@ class Session:
 
     def stop(self) -> None:
         """End the session."""
-        self.client.stop_code_interpreter_session(
-            codeInterpreterIdentifier="aws.codeinterpreter.v1", sessionId=self.id
-        )
+        self.client.stop_code_interpreter_session(codeInterpreterIdentifier="aws.codeinterpreter.v1", sessionId=self.id)

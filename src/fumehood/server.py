@@ -3,9 +3,10 @@
 import asyncio
 import json
 import secrets
+import signal
 import socket
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -152,6 +153,14 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, listening: asyncio.Event) -> None:
         super().__init__(config)
         self._listening = listening
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """End serving on a signal. uvicorn's own way raises it again then, before the sandboxes are stopped."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and say so."""
