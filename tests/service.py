@@ -62,8 +62,7 @@ class Service:
 
     @staticmethod
     def _base_environment() -> dict[str, str]:
-        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-        return kept
+        return {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
 
     def _wait_until_it_answers(self) -> None:
         deadline = time.monotonic() + _START_SECONDS

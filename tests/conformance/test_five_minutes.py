@@ -9,7 +9,8 @@ _SDK = """
 from bedrock_agentcore.tools.code_interpreter_client import CodeInterpreter
 client = CodeInterpreter("us-east-1")
 client.start()
-response = client.invoke("executeCode", {"language": "python", "code": "import pandas as pd\\nprint(pd.Series([1, 2, 3]).sum())"})
+code = "import pandas as pd\\nprint(pd.Series([1, 2, 3]).sum())"
+response = client.invoke("executeCode", {"language": "python", "code": code})
 for event in response["stream"]:
     print(event["result"]["structuredContent"]["stdout"])
 client.stop()
