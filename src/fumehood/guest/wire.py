@@ -280,7 +280,7 @@ class Wire:
         self._next_id = first_id
         self._peer_parity = (first_id + 1) % 2
         self._streams: dict[int, Stream] = {}
-        self._answering: set[asyncio.Task[None]] = set()
+        self._answering: dict[int, asyncio.Future[None]] = {}
 
     def open(self, head: dict[str, Any]) -> Stream:
         """Open a stream that asks `head`. ValueError if the head is larger than MAX_HEAD_BYTES."""
@@ -307,12 +307,21 @@ class Wire:
             stream.on_frame(frame.kind, frame.payload)
         except ValueError as error:
             stream.reset("protocol", str(error))
+        if frame.kind is Kind.RESET:
+            self._stop_answering(frame.stream)
+
+    def _stop_answering(self, stream_id: int) -> None:
+        """Nobody waits for the answer any more, which may itself be waiting for something that never comes."""
+        answering = self._answering.get(stream_id)
+        if answering is not None:
+            answering.cancel()
 
     def fail_all(self, error: StreamResetError) -> None:
         """Fail every open stream, telling the other side nothing: it is gone, or it starts anew."""
         streams, self._streams = self._streams, {}
-        for stream in streams.values():
+        for stream_id, stream in streams.items():
             stream.on_error(error)
+            self._stop_answering(stream_id)
 
     def _answer(self, frame: Frame) -> None:
         if frame.stream % 2 != self._peer_parity or frame.stream in self._streams:
@@ -328,9 +337,9 @@ class Wire:
         except ValueError as error:
             stream.reset("protocol", str(error))
             return
-        task = asyncio.ensure_future(self._opens(stream))
-        self._answering.add(task)  # type: ignore[arg-type]
-        task.add_done_callback(self._answering.discard)  # type: ignore[arg-type]
+        answering = asyncio.ensure_future(self._opens(stream))
+        self._answering[frame.stream] = answering
+        answering.add_done_callback(lambda _: self._answering.pop(frame.stream, None))
 
 
 def encode_json(value: dict[str, Any]) -> bytes:
