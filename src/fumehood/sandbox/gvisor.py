@@ -1,6 +1,7 @@
 """The gVisor engine: each sandbox an OCI bundle run by runsc."""
 
 import asyncio
+import ctypes
 import json
 import math
 import os
@@ -41,6 +42,8 @@ _COMMAND_SECONDS = 60.0
 _CHECKPOINT_SECONDS = 120.0
 _MEMORY_RESERVE_BYTES = 512 * MIB
 MINIMUM_VERSION = 20_240_729
+_PR_SET_CHILD_SUBREAPER = 36
+_prctl = ctypes.CDLL(None).prctl
 log = structlog.get_logger()
 
 
@@ -190,6 +193,7 @@ class Gvisor:
             stdout=pipes[1],
             stderr=asyncio.subprocess.DEVNULL,
             start_new_session=True,
+            preexec_fn=_adopt_orphans,
         )
         (folder / "keeper.pid").write_text(str(keeper.pid))
         return keeper
@@ -335,6 +339,12 @@ class GvisorSandbox:
             log.error("a sandbox failed", sandbox_id=self.spec.sandbox_id, reason=end.reason, runsc=said)
         self._channel.lose(SandboxLostError(end.detail or f"the sandbox has ended: {end.reason}", end.reason))
         return end
+
+
+def _adopt_orphans() -> None:
+    """Make this process the one that reaps what the sandbox's processes leave behind; kept across exec."""
+    # Deleting a sandbox waits until its gofer is reaped; the machine's init may take seconds over it, or never do it.
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def _make_bundle(folder: Path, spec: SandboxSpec, life_seconds: float | None) -> None:
