@@ -27,6 +27,7 @@ from fumehood.sandbox.gvisor import Gvisor
 from fumehood.sandbox.host import Host, StartSandbox
 from fumehood.sandbox.template import guest_runtime
 from fumehood.sandbox.template.catalog import Template
+from fumehood.sessions.recovery import purge, recover
 from fumehood.sessions.service import Sessions
 from fumehood.settings import Settings
 from fumehood.store.database import Database
@@ -109,11 +110,12 @@ async def running(settings: Settings, template: Template) -> AsyncGenerator[Fume
         host = Host(engine, lambda request: _sandbox_spec(request, template, settings))
         await host.warm_up(isolation, settings.data / "warm")
         interpreters = Interpreters(database, settings)
-        sessions = Sessions(database, interpreters, host, _host_id(settings.data), settings)
-        await sessions.recover()
+        host_id = _host_id(settings.data)
+        await recover(database, host_id)
+        sessions = Sessions(database, interpreters, host, host_id, settings)
         endpoint = Endpoint(settings, principals.find_key, authorise, operations(interpreters, sessions), _log_call)
         files = FileTransfers(endpoint, sessions.open_stream, settings.sandbox_disk_bytes)
-        purging = asyncio.ensure_future(_purge_for_ever(sessions, interpreters))
+        purging = asyncio.ensure_future(_purge_for_ever(database, interpreters, settings))
         try:
             yield Fumehood(settings, isolation, endpoint, files, sessions)
         finally:
@@ -194,10 +196,10 @@ def _host_id(data: Path) -> str:
     return host_id
 
 
-async def _purge_for_ever(sessions: Sessions, interpreters: Interpreters) -> None:
+async def _purge_for_ever(database: Database, interpreters: Interpreters, settings: Settings) -> None:
     while True:
         try:
-            await sessions.purge()
+            await purge(database, settings)
             await interpreters.purge()
         except Exception:
             log.exception("what is past its retention could not be purged; it will be tried again")

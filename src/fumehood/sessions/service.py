@@ -1,19 +1,13 @@
 """The data plane: sessions started, described, listed and stopped, and tools invoked in them."""
 
-import asyncio
 from collections.abc import AsyncIterator
-from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
-
-import structlog
 
 from fumehood import clock
 from fumehood.aws.endpoint import EventStreamReply
 from fumehood.calls import Call, Principal
 from fumehood.errors import (
-    FumehoodError,
     InternalError,
     InvalidRequestError,
     NotFoundError,
@@ -23,28 +17,16 @@ from fumehood.errors import (
 from fumehood.ids import new_ulid
 from fumehood.interpreters import PAGE_DEFAULT, Interpreters
 from fumehood.sandbox.contract import EndReason, GuestReply, GuestRequest, GuestStream
-from fumehood.sandbox.host import Host, StartSandbox
+from fumehood.sandbox.host import Host
 from fumehood.sessions import state
 from fumehood.sessions.invocations import Invocation, InvocationKey, Invocations
-from fumehood.sessions.turns import Turns
+from fumehood.sessions.lifecycle import Lifecycle, LiveSession
 from fumehood.settings import Settings
 from fumehood.store.database import Database, Transaction
-from fumehood.store.sessions import SessionRow, SessionStatus, StaleRowError
+from fumehood.store.sessions import SessionRow, SessionStatus
 from fumehood.tools.catalogue import TOOLS, Tool
 from fumehood.tools.guest import Guest
 from fumehood.tools.results import Result
-
-log = structlog.get_logger()
-
-
-@dataclass
-class _Live:
-    """A session whose sandbox this server runs."""
-
-    row: SessionRow
-    turns: Turns = field(default_factory=Turns)
-    expiry: asyncio.TimerHandle | None = None
-    ending: "asyncio.Task[None] | None" = None
 
 
 class Sessions:
@@ -58,9 +40,7 @@ class Sessions:
         self._host = host
         self._host_id = host_id
         self._settings = settings
-        self._live: dict[str, _Live] = {}
-        self._starting: dict[str, asyncio.Task[SessionRow]] = {}
-        self._watchers: set[asyncio.Task[None]] = set()
+        self._lifecycle = Lifecycle(database, host)
         self._invocations = Invocations(settings.call_memory_seconds)
         self._closing = False
 
@@ -71,13 +51,10 @@ class Sessions:
         _refuse_unsupported(call.parameters)
         row, first = await self._claim_start(call)
         if first:
-            self._starting[row.id] = asyncio.ensure_future(self._bring_up(row))
-            self._starting[row.id].add_done_callback(lambda _: self._starting.pop(row.id, None))
-        bringing_up = self._starting.get(row.id)
-        if bringing_up is not None:
-            # The start goes on if the client gives up waiting: its retry, with the same token, finds the session.
-            row = await asyncio.shield(bringing_up)
-        elif row.end_reason == EndReason.START_FAILED:
+            self._lifecycle.start(row)
+        # The start goes on if the client gives up waiting: its retry, with the same token, finds the session.
+        row = await self._lifecycle.wait_started(row.id) or row
+        if row.end_reason == EndReason.START_FAILED:
             raise InternalError(f"Session {row.id} could not be started. Start another with a new client token.")
         return {
             "codeInterpreterIdentifier": row.interpreter_id,
@@ -112,7 +89,8 @@ class Sessions:
         account, token = call.principal.account_id, call.parameters.get("clientToken")
         async with self._database.writing() as transaction:
             await transaction.client_tokens.claim(account, call.operation, token, call.parameters, row.id)
-        await self._end(row.id, EndReason.STOPPED)
+        await self._lifecycle.end(row.id, EndReason.STOPPED)
+        self._invocations.forget_session(row.id)
         row = await self._find(call)
         return {
             "codeInterpreterIdentifier": row.interpreter_id,
@@ -147,32 +125,12 @@ class Sessions:
         """Whether a session could be started now, quotas of accounts aside."""
         return not self._closing
 
-    async def recover(self) -> None:
-        """Account for what an earlier server left: its sandboxes are gone, so its sessions ended with it."""
-        async with self._database.reading() as transaction:
-            rows = await transaction.sessions.active_on_host(self._host_id)
-        for row in rows:
-            expired = row.deadline_at <= clock.now()
-            await self._write_end(row.id, EndReason.EXPIRED if expired else EndReason.HOST_LOST, "")
-            log.info("session.recovered", session_id=row.id, expired=expired)
-
-    async def purge(self) -> None:
-        """Forget what has been over for longer than it is kept."""
-        before = clock.now() - timedelta(seconds=self._settings.terminated_session_retention_seconds)
-        async with self._database.writing() as transaction:
-            await transaction.sessions.purge_ended(before)
-            await transaction.client_tokens.purge()
-
     async def close(self) -> None:
-        """End every session of this server."""
+        """End every session of this server; none can be started afterwards."""
         self._closing = True
-        for starting in [*self._starting.values()]:
-            with suppress(Exception):
-                await asyncio.shield(starting)
-        await asyncio.gather(*(self._end(session_id, EndReason.HOST_LOST) for session_id in [*self._live]))
-        await asyncio.gather(*self._watchers)
+        await self._lifecycle.close()
 
-    # Starting and ending
+    # Starting
 
     async def _claim_start(self, call: Call) -> tuple[SessionRow, bool]:
         """The row of the session to start, and whether this call is the one that starts it."""
@@ -222,90 +180,6 @@ class Sessions:
             sandbox_id=session_id,
         )
 
-    async def _bring_up(self, row: SessionRow) -> SessionRow:
-        """Start the sandbox of a new session. The session is ready, or over, when this returns or raises."""
-        life_seconds = (row.deadline_at - clock.now()).total_seconds()
-        try:
-            isolation = await self._host.start(StartSandbox(row.id, life_seconds))
-        except (SandboxLostError, TimeoutError, OSError) as error:
-            expired = row.deadline_at <= clock.now()
-            await self._write_end(row.id, EndReason.EXPIRED if expired else EndReason.START_FAILED, str(error))
-            if expired:
-                raise state.ended(row.id, EndReason.EXPIRED) from error
-            log.error("session.start_failed", session_id=row.id, error=str(error))
-            raise InternalError("The session's sandbox could not be started.") from error
-        except BaseException:
-            await self._write_end(row.id, EndReason.START_FAILED, "")
-            raise
-        async with self._database.writing() as transaction:
-            row = await transaction.sessions.transition(row.id, row.version, status=SessionStatus.READY)
-        live = _Live(row)
-        self._live[row.id] = live
-        left = max((row.deadline_at - clock.now()).total_seconds(), 0.0)
-        live.expiry = asyncio.get_running_loop().call_later(left, self._expire, row.id)
-        self._watch(row.id)
-        log.info("session.started", session_id=row.id, isolation=str(isolation))
-        return row
-
-    def _watch(self, session_id: str) -> None:
-        async def until_end() -> None:
-            with suppress(SandboxLostError):
-                end = await self._host.wait_end(session_id)
-                await self._end(session_id, end.reason, end.detail)
-
-        task = asyncio.ensure_future(until_end())
-        self._watchers.add(task)
-        task.add_done_callback(self._watchers.discard)
-
-    def _expire(self, session_id: str) -> None:
-        task = asyncio.ensure_future(self._end(session_id, EndReason.EXPIRED))
-        self._watchers.add(task)
-        task.add_done_callback(self._watchers.discard)
-
-    async def _end(self, session_id: str, reason: EndReason, detail: str = "") -> None:
-        """End a session and wait until it is over. The first reason stays; one that is over is left alone."""
-        starting = self._starting.get(session_id)
-        if starting is not None:
-            with suppress(FumehoodError):
-                await asyncio.shield(starting)
-        live = self._live.get(session_id)
-        if live is None:
-            return
-        if live.ending is None:
-            live.ending = asyncio.ensure_future(self._tear_down(live, reason, detail))
-        await asyncio.shield(live.ending)
-
-    async def _tear_down(self, live: _Live, reason: EndReason, detail: str) -> None:
-        session_id = live.row.id
-        if live.expiry is not None:
-            live.expiry.cancel()
-        with suppress(StaleRowError):
-            async with self._database.writing() as transaction:
-                live.row = await transaction.sessions.transition(
-                    session_id, live.row.version, status=SessionStatus.STOPPING, end_reason=reason
-                )
-        end = await self._host.stop(session_id, reason)
-        if end is not None:
-            reason, detail = end.reason, end.detail
-        await self._write_end(session_id, reason, detail)
-        del self._live[session_id]
-        self._invocations.forget_session(session_id)
-        log.info("session.ended", session_id=session_id, reason=reason, detail=detail)
-
-    async def _write_end(self, session_id: str, reason: EndReason, detail: str) -> None:
-        async with self._database.writing() as transaction:
-            row = await transaction.sessions.get(session_id)
-            if row is None or row.status is SessionStatus.TERMINATED:
-                return
-            await transaction.sessions.transition(
-                session_id,
-                row.version,
-                status=SessionStatus.TERMINATED,
-                ended_at=clock.now(),
-                end_reason=reason,
-                end_detail=detail[:1000] or None,
-            )
-
     # Finding
 
     async def _find(self, call: Call) -> SessionRow:
@@ -318,9 +192,9 @@ class Sessions:
             raise state.unknown(wanted["sessionId"])
         return row
 
-    async def _find_live(self, principal: Principal, session_id: str, identifier: str | None) -> _Live:
+    async def _find_live(self, principal: Principal, session_id: str, identifier: str | None) -> LiveSession:
         """A session that calls can be made in. NotFoundError says whether it is unknown, or how it ended."""
-        live = self._live.get(session_id)
+        live = self._lifecycle.find(session_id)
         row = live.row if live is not None else None
         if row is None:
             async with self._database.reading() as transaction:
@@ -343,7 +217,7 @@ class Sessions:
         key = _invocation_key(call, session_id)
         return self._invocations.find(key) if key is not None else None
 
-    def _begin(self, call: Call, live: _Live) -> Invocation:
+    def _begin(self, call: Call, live: LiveSession) -> Invocation:
         tool = TOOLS[call.parameters["name"]]
         arguments: dict[str, Any] = call.parameters.get("arguments") or {}
         tool.check(arguments)
@@ -357,7 +231,7 @@ class Sessions:
         return invocation
 
     async def _results(
-        self, live: _Live, tool: Tool, kernel: str | None, arguments: dict[str, Any]
+        self, live: LiveSession, tool: Tool, kernel: str | None, arguments: dict[str, Any]
     ) -> AsyncIterator[Result]:
         session_id = live.row.id
         try:
@@ -370,7 +244,7 @@ class Sessions:
                     yield result
         except SandboxLostError as error:
             # The reason is known for certain only when the end has been seen to.
-            await self._end(session_id, EndReason(error.reason))
+            await self._lifecycle.end(session_id, EndReason(error.reason))
             raise state.ended(session_id, error.reason) from error
         except TimeoutError as error:
             raise InternalError("The session's sandbox did not answer in time.") from error
