@@ -1,0 +1,1 @@
+"""How fast fumehood is, beside references measured in the same run: `python -m benchmarks`."""

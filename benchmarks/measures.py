@@ -1,0 +1,56 @@
+"""What is measured: each measure's name, what it stands for, and the reference it is compared with."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One thing that is timed, over and over. `reference` is the measure that its ratio is taken to."""
+
+    name: str
+    title: str
+    reference: str | None = None
+
+
+FLOOR = Measure("floor", "boto3 `invoke_code_interpreter` against a stub that answers at once")
+JUPYTER_CALL = Measure("jupyter.call", "bare Jupyter kernel: `1+1`, round trip")
+CODE = Measure("code", "`executeCode`, `1+1`, round trip", FLOOR.name)
+COMMAND = Measure("command", "`executeCommand`, `true`", FLOOR.name)
+WRITE = Measure("write", "`writeFiles`, one file of 13 bytes", FLOOR.name)
+READ = Measure("read", "`readFiles`, the same file", FLOOR.name)
+CALLS = (FLOOR, JUPYTER_CALL, CODE, COMMAND, WRITE, READ)
+
+JUPYTER_START = Measure("jupyter.start", "bare Jupyter kernel: start to the result of `1+1`")
+PANDAS_START = Measure(
+    "python.pandas", "the template's Python with no isolation: start of the process to pandas imported"
+)
+
+
+@dataclass(frozen=True)
+class StartMeasures:
+    """The clocks of a session's life, for one way to start."""
+
+    start: Measure
+    first_result: Measure
+    pandas_result: Measure
+    stop: Measure
+
+    @property
+    def all(self) -> tuple[Measure, ...]:
+        """Every one of them."""
+        return (self.start, self.first_result, self.pandas_result, self.stop)
+
+
+def _start_measures(way: str) -> StartMeasures:
+    return StartMeasures(
+        Measure(f"{way}.start", f"{way}: the start call has returned", JUPYTER_START.name),
+        Measure(f"{way}.first_result", f"{way}: start to the result of `1+1`", JUPYTER_START.name),
+        Measure(f"{way}.pandas", f"{way}: start to the result of `import pandas` as first code", PANDAS_START.name),
+        Measure(f"{way}.stop", f"{way}: the stop call has returned"),
+    )
+
+
+RESTORED = _start_measures("restored")
+COLD = _start_measures("cold")
+STARTS = (JUPYTER_START, PANDAS_START, *RESTORED.all, *COLD.all)
+MEASURES = {measure.name: measure for measure in (*CALLS, *STARTS)}
