@@ -2,7 +2,6 @@
 
 import asyncio
 import ctypes
-import json
 import math
 import os
 import re
@@ -17,6 +16,7 @@ import structlog
 
 from fumehood.errors import SandboxLostError
 from fumehood.sandbox import limits
+from fumehood.sandbox.bundle import make_bundle
 from fumehood.sandbox.channel import Channel, make_pipes
 from fumehood.sandbox.contract import (
     End,
@@ -31,11 +31,7 @@ from fumehood.sandbox.contract import (
 )
 from fumehood.settings import MIB
 
-HOSTNAME = "sandbox"
 PLATFORM = "systrap"
-_GUEST_MOUNT = "/.fumehood"
-# What the agent needs to run user code as another user, to end it, and to drop all of this in its children.
-_CAPABILITIES = ["CAP_SETUID", "CAP_SETGID", "CAP_KILL", "CAP_CHOWN", "CAP_SETPCAP"]
 _STOP_SECONDS = 2.0
 _KILL_SECONDS = 10.0
 _COMMAND_SECONDS = 60.0
@@ -162,7 +158,7 @@ class Gvisor:
         assert self._isolation is not None
         disk = await self._disk_image(spec.disk_bytes)
         folder = self._sandboxes / spec.sandbox_id
-        await asyncio.to_thread(_make_bundle, folder, spec, life_seconds)
+        await asyncio.to_thread(make_bundle, folder, spec, life_seconds)
         pipes = make_pipes(folder)
         try:
             keeper = await self._start_keeper(spec, folder, disk, subcommand, pipes)
@@ -345,64 +341,6 @@ def _adopt_orphans() -> None:
     """Make this process the one that reaps what the sandbox's processes leave behind; kept across exec."""
     # Deleting a sandbox waits until its gofer is reaped; the machine's init may take seconds over it, or never do it.
     _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
-def _make_bundle(folder: Path, spec: SandboxSpec, life_seconds: float | None) -> None:
-    folder.mkdir(mode=0o700, parents=True)
-    (folder / "disk").mkdir(mode=0o700)
-    config = oci_config(spec, life_seconds)
-    (folder / "config.json").write_text(json.dumps(config))
-
-
-def oci_config(spec: SandboxSpec, life_seconds: float | None) -> dict[str, Any]:
-    """The OCI runtime configuration of a sandbox, whose agent ends it after `life_seconds` (None: never)."""
-    life = [] if life_seconds is None else ["--life-seconds", str(life_seconds)]
-    capabilities = dict.fromkeys(("bounding", "effective", "permitted"), _CAPABILITIES)
-    return {
-        "ociVersion": "1.0.2",
-        "hostname": HOSTNAME,
-        "root": {"path": str(spec.root), "readonly": False},
-        "process": {
-            "terminal": False,
-            "user": {"uid": 0, "gid": 0},
-            "args": [*spec.agent_argv, *life],
-            "env": ["LANG=C.UTF-8"],
-            "cwd": "/",
-            "capabilities": capabilities | {"inheritable": [], "ambient": []},
-            "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 65_536, "soft": 65_536}],
-            "noNewPrivileges": True,
-        },
-        "mounts": _mounts(spec),
-        "linux": {
-            "namespaces": [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "network")],
-            "cgroupsPath": f"/{limits.cgroup_of(spec.sandbox_id)}",
-            "resources": {
-                "memory": {"limit": spec.memory_bytes},
-                "cpu": {"quota": spec.cpus * 100_000, "period": 100_000},
-            },
-        },
-    }
-
-
-def _mounts(spec: SandboxSpec) -> list[dict[str, Any]]:
-    shared_memory = f"size={spec.memory_bytes // 2}"
-    return [
-        {"destination": "/proc", "type": "proc", "source": "proc"},
-        {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid"]},
-        {
-            "destination": "/dev/shm",
-            "type": "tmpfs",
-            "source": "tmpfs",
-            "options": ["nosuid", "nodev", "mode=1777", shared_memory],
-        },
-        {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
-        {
-            "destination": _GUEST_MOUNT,
-            "type": "bind",
-            "source": str(spec.guest),
-            "options": ["bind", "ro", "nosuid", "nodev"],
-        },
-    ]
 
 
 def _read_pid(path: Path) -> int | None:

@@ -1,0 +1,72 @@
+"""The OCI bundle of a sandbox: what runsc is told to run, and with what."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from fumehood.sandbox import limits
+from fumehood.sandbox.contract import SandboxSpec
+
+HOSTNAME = "sandbox"
+_GUEST_MOUNT = "/.fumehood"
+# What the agent needs to run user code as another user, to end it, and to drop all of this in its children.
+_CAPABILITIES = ["CAP_SETUID", "CAP_SETGID", "CAP_KILL", "CAP_CHOWN", "CAP_SETPCAP"]
+
+
+def make_bundle(folder: Path, spec: SandboxSpec, life_seconds: float | None) -> None:
+    """Make the sandbox's folder, with its configuration and the place for its disk. It must not exist yet."""
+    folder.mkdir(mode=0o700, parents=True)
+    (folder / "disk").mkdir(mode=0o700)
+    config = oci_config(spec, life_seconds)
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def oci_config(spec: SandboxSpec, life_seconds: float | None) -> dict[str, Any]:
+    """The OCI runtime configuration of a sandbox, whose agent ends it after `life_seconds` (None: never)."""
+    life = [] if life_seconds is None else ["--life-seconds", str(life_seconds)]
+    capabilities = dict.fromkeys(("bounding", "effective", "permitted"), _CAPABILITIES)
+    return {
+        "ociVersion": "1.0.2",
+        "hostname": HOSTNAME,
+        "root": {"path": str(spec.root), "readonly": False},
+        "process": {
+            "terminal": False,
+            "user": {"uid": 0, "gid": 0},
+            "args": [*spec.agent_argv, *life],
+            "env": ["LANG=C.UTF-8"],
+            "cwd": "/",
+            "capabilities": capabilities | {"inheritable": [], "ambient": []},
+            "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 65_536, "soft": 65_536}],
+            "noNewPrivileges": True,
+        },
+        "mounts": _mounts(spec),
+        "linux": {
+            "namespaces": [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "network")],
+            "cgroupsPath": f"/{limits.cgroup_of(spec.sandbox_id)}",
+            "resources": {
+                "memory": {"limit": spec.memory_bytes},
+                "cpu": {"quota": spec.cpus * 100_000, "period": 100_000},
+            },
+        },
+    }
+
+
+def _mounts(spec: SandboxSpec) -> list[dict[str, Any]]:
+    shared_memory = f"size={spec.memory_bytes // 2}"
+    return [
+        {"destination": "/proc", "type": "proc", "source": "proc"},
+        {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid"]},
+        {
+            "destination": "/dev/shm",
+            "type": "tmpfs",
+            "source": "tmpfs",
+            "options": ["nosuid", "nodev", "mode=1777", shared_memory],
+        },
+        {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
+        {
+            "destination": _GUEST_MOUNT,
+            "type": "bind",
+            "source": str(spec.guest),
+            "options": ["bind", "ro", "nosuid", "nodev"],
+        },
+    ]
