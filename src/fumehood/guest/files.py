@@ -8,6 +8,7 @@ come on its stdin.
 """
 
 import asyncio
+import errno
 import json
 import mimetypes
 import os
@@ -23,8 +24,11 @@ from fumehood.guest.wire import MAX_DATA_BYTES, Stream
 
 ENTRIES_MAX = 20_000
 _COPY_BYTES = MAX_DATA_BYTES
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# Never with O_DIRECTORY: beside it gVisor (20240729) ignores O_NOFOLLOW. O_NONBLOCK: a FIFO would wait for a writer.
+_NO_LINK = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _ANSWER_MAX = 512 * 1024
+_PATH_BYTES_MAX = 4095
+"""Linux's own limit: the user's code could not name what lies beyond."""
 _COMMIT = b"\x01"
 """Follows the last byte of a request that came whole: one that was broken off must change nothing."""
 
@@ -39,6 +43,8 @@ def split_path(path: str) -> list[str]:
     """The components of a path below the working folder. PathError if it is absolute, climbs, or is none."""
     if "\0" in path:
         raise PathError(f"{path!r}: a path has no NUL")
+    if len(path.encode(errors="surrogatepass")) > _PATH_BYTES_MAX:
+        raise PathError(f"{path[:100]}…: a path has at most {_PATH_BYTES_MAX} bytes")
     if path.startswith("/"):
         raise PathError(
             f"{path}: path traversal: absolute paths are not allowed; give one relative to the working folder"
@@ -60,13 +66,14 @@ def split_file_path(path: str) -> list[str]:
 @contextmanager
 def _folder(parts: list[str], path: str, create: bool = False) -> Generator[int]:
     """A descriptor of the folder that `parts` lead to, walked without following a link."""
-    current = os.open(HOME, _FOLDER)
+    current = _open_folder(HOME, None)
     try:
         for part in parts:
             if create:
                 with suppress(FileExistsError):
                     os.mkdir(part, 0o755, dir_fd=current)
-            following = _open_at(part, _FOLDER, current, path)
+            with _explained(part, current, path):
+                following = _open_folder(part, current)
             os.close(current)
             current = following
         yield current
@@ -74,9 +81,20 @@ def _folder(parts: list[str], path: str, create: bool = False) -> Generator[int]
         os.close(current)
 
 
-def _open_at(name: str, flags: int, folder: int, path: str) -> int:
+def _open_folder(name: str, parent: int | None) -> int:
+    """A descriptor of a folder. OSError if it is a link, or anything else."""
+    descriptor = os.open(name, _NO_LINK, dir_fd=parent)
+    if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+
+
+@contextmanager
+def _explained(name: str, folder: int, path: str) -> Generator[None]:
+    """Make an OSError about `name` in `folder` a PathError that says what is wrong with `path`."""
     try:
-        return os.open(name, flags, 0o644, dir_fd=folder)
+        yield
     except OSError as error:
         with suppress(OSError):
             if stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
@@ -88,9 +106,8 @@ def _open_at(name: str, flags: int, folder: int, path: str) -> int:
 def _regular_file(path: str) -> Generator[tuple[int, os.stat_result]]:
     """A descriptor of an existing regular file, and its status."""
     *parents, name = split_file_path(path)
-    with _folder(parents, path) as folder:
-        # Without O_NONBLOCK, opening a FIFO would wait for its other end.
-        descriptor = _open_at(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, folder, path)
+    with _folder(parents, path) as folder, _explained(name, folder, path):
+        descriptor = os.open(name, _NO_LINK, dir_fd=folder)
     try:
         status = os.fstat(descriptor)
         if stat.S_ISDIR(status.st_mode):
@@ -223,13 +240,13 @@ def _remove_at(name: str, folder: int, path: str) -> None:
 
 def _empty_folder(name: str, parent: int) -> None:
     # An explicit stack: a tree deeper than Python recurses must not save itself from removal.
-    stack = [(os.open(name, _FOLDER, dir_fd=parent), "")]
+    stack = [(_open_folder(name, parent), "")]
     try:
         while stack:
             folder, _ = stack[-1]
             below = _unlink_files(folder)
             if below is not None:
-                stack.append((os.open(below, _FOLDER, dir_fd=folder), below))
+                stack.append((_open_folder(below, folder), below))
                 continue
             finished, own_name = stack.pop()
             os.close(finished)
@@ -261,9 +278,9 @@ class _Placement:
         self._check_target()
         self.temporary = f".fumehood-{secrets.token_hex(8)}"
         self.backup: str | None = None
-        self.descriptor = _open_at(
-            self.temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, self.folder, path
-        )
+        with _explained(self.temporary, self.folder, path):
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            self.descriptor = os.open(self.temporary, flags, 0o644, dir_fd=self.folder)
 
     def _check_target(self) -> None:
         try:

@@ -1,0 +1,48 @@
+"""Fixtures for attacks: a session to attack from, and a server with small sandboxes to fill."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from fumehood.settings import MIB
+from tests.service import Service, Session, service
+from tests.signing import Caller
+
+SMALL_MEMORY_BYTES = 640 * MIB
+SMALL_DISK_BYTES = 96 * MIB
+SMALL_PROCESSES = 96
+
+
+@pytest.fixture(scope="module")
+def inside(client: Any) -> Iterator[Session]:
+    """A session in which all attacks of a file are made, one after another: each must leave it usable."""
+    session = Session(client, sessionTimeoutSeconds=1800)
+    yield session
+    session.stop()
+
+
+@pytest.fixture(scope="session")
+def caller(server: Service) -> Caller:
+    """The ordinary principal, signing by hand."""
+    return Caller(server)
+
+
+@pytest.fixture(scope="session")
+def small_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A server whose sandboxes are so small that they are quickly full."""
+    settings = {
+        "FUMEHOOD_SANDBOX_MEMORY_BYTES": str(SMALL_MEMORY_BYTES),
+        "FUMEHOOD_SANDBOX_DISK_BYTES": str(SMALL_DISK_BYTES),
+        "FUMEHOOD_SANDBOX_PROCESSES_MAX": str(SMALL_PROCESSES),
+    }
+    with service(tmp_path_factory.mktemp("small") / "data", settings) as running:
+        yield running
+
+
+@pytest.fixture
+def small(small_server: Service) -> Iterator[Session]:
+    """A session in a small sandbox, which may end by itself."""
+    session = Session(small_server.client())
+    yield session
+    session.stop()
