@@ -169,7 +169,7 @@ def test_a_link_swapped_for_a_folder_while_files_are_written_lets_nothing_out(in
     )["structuredContent"]["taskId"]
     written = 0
     try:
-        for number in range(40):
+        for number in range(12):
             result = inside.invoke("writeFiles", content=[{"path": f"race/new{number}", "text": "mine"}])
             written += not result["isError"]
             read = inside.invoke("readFiles", paths=["race/file"])
@@ -280,3 +280,12 @@ def test_a_transfer_that_breaks_off_leaves_the_old_file(inside: Session, caller:
     assert answer.status == 403
     assert inside.invoke("readFiles", paths=["kept"])["content"][0]["resource"]["text"] == "old"
     wait_until(lambda: ".fumehood" not in _look(inside), "the unfinished file to be taken away")
+
+
+def test_a_large_write_that_is_refused_at_once_says_so_and_keeps_nobody_waiting(
+    inside: Session, caller: Caller
+) -> None:
+    """More than a window of bytes is still to be sent when the refusal comes."""
+    content = bytes(8 * 1024 * 1024)
+    assert "path traversal" in _refused(inside.invoke("writeFiles", content=[{"path": "../large", "blob": content}]))
+    assert caller.put_file(inside.id, "..%2flarge", content).status == 400

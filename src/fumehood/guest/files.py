@@ -394,6 +394,8 @@ async def serve_file_operation(stream: Stream, child: Child) -> None:
     try:
         await _pass_answer(stream, answer)
         await child.process.wait()
+        # A refusal comes before the request has ended; who sends it must not be left waiting for credit.
+        await feeding
     finally:
         await _end_child(child.process, feeding, body)
 
@@ -401,17 +403,20 @@ async def serve_file_operation(stream: Stream, child: Child) -> None:
 async def _feed(stream: Stream, body: asyncio.StreamWriter) -> None:
     """The request's bytes, to the child. A child that wants no more of them is no error: it answers why."""
     wanted = True
-    while (piece := await stream.receive()) is not None:
-        if not wanted:
-            continue
-        try:
-            body.write(piece)
-            await body.drain()
-        except ConnectionError:
-            wanted = False
-    if wanted:
-        body.write(_COMMIT)
-    body.close()
+    try:
+        while (piece := await stream.receive()) is not None:
+            if not wanted:
+                continue
+            try:
+                body.write(piece)
+                await body.drain()
+            except ConnectionError:
+                wanted = False
+        if wanted:
+            body.write(_COMMIT)
+    finally:
+        # Also where the request is broken off: its end tells the child to undo.
+        body.close()
 
 
 async def _pass_answer(stream: Stream, answer: asyncio.StreamReader) -> None:
@@ -432,7 +437,11 @@ async def _pass_answer(stream: Stream, answer: asyncio.StreamReader) -> None:
 
 async def _end_child(child: Process, feeding: "asyncio.Future[None]", body: asyncio.StreamWriter) -> None:
     feeding.cancel()
-    body.transport.abort()
+    # One that has closed already, with nothing left to write, cannot be aborted any more.
+    if body.transport.get_write_buffer_size():
+        body.transport.abort()
+    else:
+        body.close()
     if not child.ended:
         # The end of its input lets it take its temporary files away; only then is it killed.
         try:
