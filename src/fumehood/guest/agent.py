@@ -20,10 +20,19 @@ from fumehood.guest.kernels.process import Kernel
 from fumehood.guest.processes import Limits, reap_children
 from fumehood.guest.spares import Spares
 from fumehood.guest.tasks import Task, Tasks, TooManyTasksError, UnknownTaskError
-from fumehood.guest.wire import Frame, FrameDecoder, Kind, Stream, StreamResetError, Wire, encode_frame, is_data
+from fumehood.guest.wire import (
+    Frame,
+    FrameDecoder,
+    Kind,
+    Stream,
+    StreamResetError,
+    Wire,
+    encode_frame,
+    is_data,
+    read_available,
+)
 
 _TEXT_BYTES_MAX = 128 * 1024 * 1024
-_READ_BYTES = 1024 * 1024
 _COMMANDS_AT_ONCE = 64
 _PROCESSES = 1024
 _PR_SET_DUMPABLE = 4
@@ -47,7 +56,7 @@ class HostPipe:
 
     def _on_readable(self) -> None:
         with suppress(BlockingIOError):
-            data = os.read(0, _READ_BYTES)
+            data = read_available(0)
             if not data:
                 os._exit(0)
             self._on_data(data)

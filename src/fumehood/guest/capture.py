@@ -6,9 +6,10 @@ import select
 import tempfile
 from typing import Any, Protocol
 
+from fumehood.guest.wire import read_available
+
 HEAD_BYTES = 8 * 1024 * 1024
 TAIL_BYTES = 4 * 1024 * 1024
-_READ_BYTES = 256 * 1024
 
 
 class Store(Protocol):
@@ -112,7 +113,7 @@ class Capture:
     def read_some(self) -> None:
         """Take what is there, or as much of it as one read gives; lets go of the pipe at its end."""
         try:
-            data = os.read(self.descriptor, _READ_BYTES)
+            data = read_available(self.descriptor)
         except BlockingIOError:
             return
         except OSError:
@@ -170,15 +171,11 @@ class Capture:
 
 
 def drain(*captures: Capture) -> None:
-    """Take what is in the pipes now; bounded, because a child in the background may write for ever."""
-    for _ in range(2 * HEAD_BYTES // _READ_BYTES):
-        by_descriptor = {capture.descriptor: capture for capture in captures if capture.is_open}
-        # Not select(): many tasks at once have descriptors beyond what it takes.
-        poll = select.poll()
-        for descriptor in by_descriptor:
-            poll.register(descriptor, select.POLLIN)
-        ready = poll.poll(0)
-        if not ready:
-            return
-        for descriptor, _ in ready:
-            by_descriptor[descriptor].read_some()
+    """Take what is in the pipes now. One read of each does: it takes at least what a pipe can hold."""
+    by_descriptor = {capture.descriptor: capture for capture in captures if capture.is_open}
+    # Not select(): many tasks at once have descriptors beyond what it takes.
+    poll = select.poll()
+    for descriptor in by_descriptor:
+        poll.register(descriptor, select.POLLIN)
+    for descriptor, _ in poll.poll(0):
+        by_descriptor[descriptor].read_some()

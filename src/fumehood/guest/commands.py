@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fumehood.guest.capture import Capture, FileStore, MemoryStore, drain
-from fumehood.guest.processes import Limits, become_user, execute
+from fumehood.guest.processes import Limits, become_user, execute, give_output_to_user
 from fumehood.guest.spares import Child
 
 # The service's /bin/sh is bash: scripts written for it, and its messages ("line 1: x: command not found"), expect that.
@@ -18,6 +18,7 @@ _SCRIPT = 3
 
 def run_shell(arguments: dict[str, Any]) -> None:
     """In a child: become the shell that runs `text`, under `limits`."""
+    give_output_to_user()
     become_user(Limits(*arguments["limits"]))
     os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
     path = next((shell for shell in _SHELLS if Path(shell).exists()), _SHELLS[-1])

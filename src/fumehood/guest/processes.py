@@ -58,6 +58,12 @@ def become_user(limits: Limits | None = None) -> None:
     os.chdir(HOME)
 
 
+def give_output_to_user() -> None:
+    """Make the pipes on 1 and 2 the user's, so that programs can open /dev/stdout and /dev/stderr."""
+    for descriptor in (1, 2):
+        os.fchown(descriptor, USER_ID, USER_ID)
+
+
 def _apply_limits(limits: Limits) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NPROC, (limits.processes, limits.processes))

@@ -16,6 +16,7 @@ The host opens even stream ids, the guest odd ones.
 
 import asyncio
 import json
+import os
 import struct
 import zlib
 from collections import deque
@@ -52,6 +53,19 @@ class Kind(IntEnum):
 
 _KINDS = frozenset(Kind)
 _MAX_PAYLOAD = dict.fromkeys(Kind, MAX_HEAD_BYTES) | {Kind.DATA: MAX_DATA_BYTES, Kind.CREDIT: 4}
+
+
+_landing = bytearray(PIPE_BYTES)
+
+
+def read_available(descriptor: int) -> bytes:
+    """What one read of a pipe gives; b"" at its end. BlockingIOError if there is nothing, OSError if it is broken.
+
+    Always by way of the same buffer: `os.read` maps and unmaps one of the size it is asked for at each call, which in a
+    sandbox takes longer than all the rest of a short call.
+    """
+    size = os.readv(descriptor, [_landing])
+    return bytes(memoryview(_landing)[:size])
 
 
 class Frame(NamedTuple):

@@ -19,10 +19,10 @@ from fumehood.guest.wire import (
     StreamResetError,
     Wire,
     encode_frame,
+    read_available,
 )
 from fumehood.sandbox.contract import GuestError, GuestReply, GuestRequest
 
-_READ_BYTES = 1024 * 1024
 _SYNC_SECONDS = 0.05
 _PIPE_MODE = 0o600
 
@@ -133,7 +133,7 @@ class Channel:
 
     def _on_readable(self) -> None:
         try:
-            data = os.read(self._out, _READ_BYTES)
+            data = read_available(self._out)
         except BlockingIOError:
             return
         for frame in self._decoder.feed(data):

@@ -10,21 +10,27 @@ when it is done.
 import asyncio
 import json
 import os
+import secrets
 import signal
 import time
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
 from fumehood.guest.capture import Capture, MemoryStore, drain
-from fumehood.guest.processes import Limits, Process, become_user, execute, fork_child
+from fumehood.guest.processes import Limits, Process, become_user, execute, fork_child, give_output_to_user
+from fumehood.guest.wire import read_available
 
 _MESSAGE_BYTES_MAX = 64 * 1024
 _INTERRUPT_GRACE_SECONDS = 5.0
 _SHORT_CALL_SECONDS = 0.005
+_PAST_CALLS = 16
+"""So many earlier calls' late answers are known for what they are."""
 REQUEST_DESCRIPTOR, RESULT_DESCRIPTOR = 3, 4
 
 
 def _run(argv: Sequence[str], path: str, limits: Limits) -> None:
+    give_output_to_user()
     become_user(limits)
     execute(argv, path)
 
@@ -65,7 +71,7 @@ class Kernel:
         os.set_blocking(self._results, False)
         self._received = bytearray()
         self._unsent = memoryview(b"")
-        self._calls = 0
+        self._past: deque[str] = deque(maxlen=_PAST_CALLS)
         self._call: _Call | None = None
         self._loop.add_reader(self._results, self._on_result)
         self.process.on_exit(self._on_exit)
@@ -77,8 +83,9 @@ class Kernel:
         and `seconds`.
         """
         started = time.monotonic()
-        self._calls += 1
-        call = self._call = _Call(str(self._calls))
+        # Not to be foretold, or an earlier call's code could leave an answer for it in the pipe.
+        call = self._call = _Call(secrets.token_hex(8))
+        self._received.clear()
         self._output.postpone(_SHORT_CALL_SECONDS)
         self._errors.postpone(_SHORT_CALL_SECONDS)
         self._send({"id": call.id} | message)
@@ -91,6 +98,7 @@ class Kernel:
         finally:
             timer.cancel()
             self._call = None
+            self._past.append(call.id)
         drain(self._output, self._errors)
         seconds = time.monotonic() - started
         if answer is None:
@@ -130,7 +138,7 @@ class Kernel:
 
     def _on_result(self) -> None:
         try:
-            data = os.read(self._results, _MESSAGE_BYTES_MAX)
+            data = read_available(self._results)
         except BlockingIOError:
             return
         except OSError:
@@ -138,14 +146,21 @@ class Kernel:
         self._received += data
         try:
             while (message := self._next_message()) is not None:
-                if self._call is not None and message.get("id") == self._call.id:
-                    self._call.finish(message)
+                self._take(message)
         except ValueError:
             data = b""
         if not data:
             # Its end of the pipe is closed, or it talks nonsense: it can answer no call any more.
             self._loop.remove_reader(self._results)
             self.process.kill_tree()
+
+    def _take(self, message: dict[str, Any]) -> None:
+        if self._call is None or message.get("id") in self._past:
+            return
+        if message.get("id") != self._call.id:
+            # Its code was tampered with: left alive, it would keep the caller waiting for its true answer.
+            raise ValueError("an answer to no call")
+        self._call.finish(message)
 
     def _next_message(self) -> dict[str, Any] | None:
         if len(self._received) < 4:

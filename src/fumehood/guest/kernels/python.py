@@ -24,6 +24,8 @@ class _Requests:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._buffer = bytearray()
+        # One buffer for all reads: `os.read` would map and unmap its own at each call, which is slow in a sandbox.
+        self._landing = bytearray(_READ_BYTES)
 
     def receive(self) -> dict[str, Any]:
         """The next message; the process ends when the agent has closed the pipe."""
@@ -36,10 +38,10 @@ class _Requests:
 
     def _fill(self, size: int) -> None:
         while len(self._buffer) < size:
-            data = os.read(self._descriptor, _READ_BYTES)
-            if not data:
+            read = os.readv(self._descriptor, [self._landing])
+            if not read:
                 os._exit(0)
-            self._buffer += data
+            self._buffer += memoryview(self._landing)[:read]
 
 
 def _send(descriptor: int, message: dict[str, Any]) -> None:
@@ -68,6 +70,7 @@ class _Interrupts:
 def _make_shell() -> Any:
     from IPython.core.displayhook import DisplayHook
     from IPython.core.interactiveshell import InteractiveShell
+    from traitlets.config import Config
 
     class EchoingDisplayHook(DisplayHook):
         """The last expression's value, without the `Out[n]:` before it."""
@@ -95,8 +98,9 @@ def _make_shell() -> Any:
             print(self.InteractiveTB.stb2text(stb), file=sys.stderr)
 
     warnings.filterwarnings("ignore", message="To exit: use 'exit', 'quit', or Ctrl-D.")
-    shell: Any = KernelShell.instance(colors="nocolor")
-    shell.history_manager.enabled = False
+    # The history would be written by a thread of its own, which takes turns with every cell.
+    without_history = Config({"HistoryManager": {"enabled": False}})
+    shell: Any = KernelShell.instance(config=without_history, colors="nocolor")
     shell.system = shell.system_raw
     shell.builtin_trap.auto_builtins["input"] = _refuse_input
     shell.user_ns["exit"] = shell.user_ns["quit"] = sys.exit
