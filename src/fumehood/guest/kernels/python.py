@@ -15,6 +15,8 @@ from typing import Any, NoReturn
 
 _REQUESTS, _RESULTS = 3, 4
 _READ_BYTES = 1024 * 1024
+# Bound here, because the user's code may replace them where they come from, as tests with mocks do.
+_dumps, _loads, _readv, _write = json.dumps, json.loads, os.readv, os.write
 _WARM_MODULES = ("numpy", "pandas", "matplotlib", "matplotlib.pyplot", "ssl")
 
 
@@ -32,23 +34,23 @@ class _Requests:
         self._fill(4)
         size = int.from_bytes(self._buffer[:4], "big")
         self._fill(4 + size)
-        message = json.loads(bytes(self._buffer[4 : 4 + size]))
+        message = _loads(bytes(self._buffer[4 : 4 + size]))
         del self._buffer[: 4 + size]
         return message  # type: ignore[no-any-return]
 
     def _fill(self, size: int) -> None:
         while len(self._buffer) < size:
-            read = os.readv(self._descriptor, [self._landing])
+            read = _readv(self._descriptor, [self._landing])
             if not read:
                 os._exit(0)
             self._buffer += memoryview(self._landing)[:read]
 
 
 def _send(descriptor: int, message: dict[str, Any]) -> None:
-    encoded = json.dumps(message).encode("ascii")
+    encoded = _dumps(message).encode("ascii")
     data = memoryview(len(encoded).to_bytes(4, "big") + encoded)
     while data:
-        data = data[os.write(descriptor, data) :]
+        data = data[_write(descriptor, data) :]
 
 
 def _refuse_input(prompt: object = "") -> NoReturn:
