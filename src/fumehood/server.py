@@ -139,6 +139,8 @@ async def serve(fumehood: Fumehood, listening: asyncio.Event) -> None:
         interface="asgi3",
         lifespan="off",
         access_log=False,
+        # A source address is the connection's: a header that names another could be anybody's.
+        proxy_headers=False,
         log_level="warning",
         server_header=False,
         limit_concurrency=_CONNECTIONS_MAX,
