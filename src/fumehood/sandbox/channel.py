@@ -11,6 +11,7 @@ from typing import Any
 
 from fumehood.errors import SandboxLostError
 from fumehood.guest.wire import (
+    HEADER,
     MAX_HEAD_BYTES,
     PIPE_BYTES,
     FrameDecoder,
@@ -23,7 +24,7 @@ from fumehood.guest.wire import (
 )
 from fumehood.sandbox.contract import GuestError, GuestReply, GuestRequest
 
-_SYNC_SECONDS = 0.05
+_UNANSWERED_SECONDS = 5.0
 _PIPE_MODE = 0o600
 
 
@@ -60,18 +61,14 @@ class Channel:
         self._nonce = secrets.token_bytes(16)
         self._synced.clear()
         frame = encode_frame(Kind.SYNC, 0, self._nonce)
+        self._write(frame)
         async with asyncio.timeout(timeout_seconds):
-            # One SYNC is enough, unless the guest waits for the rest of a frame that was cut off: fill that up.
-            sent = 0
-            while not self._synced.is_set():
-                if sent == 0 or (sent <= MAX_HEAD_BYTES and self._lost is None):
-                    count = 1 if sent == 0 else 1024
-                    self._write(frame * count)
-                    sent += len(frame) * count
-                try:
-                    await asyncio.wait_for(self._synced.wait(), 1.0 if sent == len(frame) else _SYNC_SECONDS)
-                except TimeoutError:
-                    self._raise_if_lost()
+            try:
+                await asyncio.wait_for(self._synced.wait(), _UNANSWERED_SECONDS)
+            except TimeoutError:
+                # It may be waiting for the rest of a frame that an earlier host did not finish: fill that up.
+                self._write(bytes(HEADER.size + MAX_HEAD_BYTES) + frame)
+                await self._synced.wait()
         self._raise_if_lost()
 
     async def call(self, request: GuestRequest, timeout_seconds: float, reply_bytes_max: int) -> GuestReply:
