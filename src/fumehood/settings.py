@@ -31,7 +31,9 @@ class Settings(BaseSettings):
     tls_key: Path | None = Field(default=None, description="PEM file with the certificate's private key")
     insecure: bool = Field(default=False, description="allow listening beyond loopback without TLS")
     data: Path = Field(
-        default_factory=_default_data_folder, description="folder for database, keys, templates, sandboxes"
+        default_factory=_default_data_folder,
+        description="folder for database, keys, templates, sandboxes; /var/lib/fumehood, or without root "
+        "fumehood in $XDG_DATA_HOME, ~/.local/share where that is not set",
     )
     database_url: str | None = Field(
         default=None, description="SQLAlchemy URL; the default is SQLite in the data folder"
