@@ -12,7 +12,7 @@ _SECONDS = 60
 
 @dataclass(frozen=True)
 class Machine:
-    """Where and of what a run was made. `load_average` is that of the minute before it."""
+    """Where and of what a run was made. `load_average` is that of the minute before it, `niceness` the run's own."""
 
     processor: str
     processors: int
@@ -22,6 +22,7 @@ class Machine:
     runsc: str
     commit: str
     load_average: float
+    niceness: int
 
 
 def describe() -> Machine:
@@ -35,6 +36,7 @@ def describe() -> Machine:
         runsc=_first_line(["runsc", "--version"]).removeprefix("runsc version "),
         commit=_first_line(["git", "describe", "--always", "--dirty"]),
         load_average=load_average(),
+        niceness=os.nice(0),
     )
 
 
