@@ -34,6 +34,8 @@ Result = TypeVar("Result")
 # A client that takes none of a piece in this time is gone for all that matters.
 SEND_TIMEOUT_SECONDS = 120.0
 _SEND_PIECE_BYTES = 256 * 1024
+# Far below any client's read timeout, after which it would send its request again.
+_HEADERS_AFTER_SECONDS = 0.01
 # Parsing a body of 100 MB takes several times its size in memory; so few are parsed at once.
 _LARGE_JOBS_MAX = 2
 _SECRET_HEADERS = frozenset({"authorization", "x-amz-security-token"})
@@ -267,16 +269,16 @@ class Endpoint:
             return await asyncio.to_thread(work)
 
     async def _stream(self, exchange: _Exchange, receive: Receive, binding: Binding, reply: EventStreamReply) -> None:
-        """Send status and headers, then each event as it comes, and keep-alive frames while none does."""
+        """Send status and headers, each event as it comes, and keep-alive frames while none does."""
         headers = {"content-type": event_stream.CONTENT_TYPE, **binding.response_headers(reply.members)}
         gone = asyncio.create_task(_disconnection(receive))
         event = asyncio.create_task(_next(reply.events))
         try:
+            # A short call's answer goes out in one packet: headers alone would wake the client for nothing.
+            await _first_of(gone, event, timeout_seconds=_HEADERS_AFTER_SECONDS)
             await exchange.start(binding.operation.response_code, headers)
             while True:
-                await asyncio.wait(
-                    (gone, event), timeout=self._settings.keep_alive_seconds, return_when=asyncio.FIRST_COMPLETED
-                )
+                await _first_of(gone, event, timeout_seconds=self._settings.keep_alive_seconds)
                 if event.done():
                     frame = await self._frame(exchange, binding, event)
                     if frame is None:
@@ -395,6 +397,10 @@ def _weight(value: Any) -> int:
     if isinstance(value, list | tuple):
         return sum(_weight(item) + 1 for item in cast("list[Any]", value))
     return 8
+
+
+async def _first_of(*tasks: "asyncio.Task[Any]", timeout_seconds: float) -> None:
+    await asyncio.wait(tasks, timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
 
 
 async def _next(events: AsyncIterator[Event]) -> Event | None:

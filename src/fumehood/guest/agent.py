@@ -35,6 +35,8 @@ from fumehood.guest.wire import (
 _TEXT_BYTES_MAX = 128 * 1024 * 1024
 _COMMANDS_AT_ONCE = 64
 _PROCESSES = 1024
+# Long enough for the answer to be read before the next fork holds everything up.
+_AFTER_ANSWER_SECONDS = 0.002
 _PR_SET_DUMPABLE = 4
 EXIT_AT_DEADLINE = 75
 """Exit status that tells whoever reads it later that the deadline ended the sandbox."""
@@ -163,6 +165,9 @@ class Agent:
             stream.reset("too-many-tasks", "too many tasks run already")
         except Exception as error:
             stream.reset("failed", f"{type(error).__name__}: {error}")
+        finally:
+            if not self._spares.is_ready:
+                self._spares.refill_in(_AFTER_ANSWER_SECONDS)
 
     # Kernels
 

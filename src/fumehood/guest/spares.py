@@ -16,7 +16,7 @@ from fumehood.guest.processes import Process, fork_child
 
 Work = Callable[[dict[str, Any]], None]
 _ORDER = 3
-_REFILL_SECONDS = 0.01
+_WHILE_CALL_RUNS_SECONDS = 0.1
 
 
 class Child:
@@ -88,24 +88,31 @@ class Spares:
     def __init__(self, works: Mapping[str, Work]) -> None:
         self._works = works
         self._spare: Child | None = None
-        self._refilling = False
+        self._refill: asyncio.TimerHandle | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is a spare."""
+        return self._spare is not None
 
     def take(self) -> Child:
         """A child that waits for its order. OSError if there can be no more processes."""
         spare, self._spare = self._spare, None
-        if not self._refilling:
-            # Later, because a fork holds the agent up: the caller's answer goes first.
-            self._refilling = True
-            asyncio.get_running_loop().call_later(_REFILL_SECONDS, self.refill)
+        self.refill_in(_WHILE_CALL_RUNS_SECONDS)
         if spare is not None and not spare.process.ended:
             return spare
         if spare is not None:
             spare.discard()
         return Child(self._works)
 
+    def refill_in(self, seconds: float) -> None:
+        """Have a spare that much later, if there is none then: a fork holds the agent up, so answers go first."""
+        if self._refill is not None:
+            self._refill.cancel()
+        self._refill = asyncio.get_running_loop().call_later(seconds, self.refill)
+
     def refill(self) -> None:
         """Have a spare. Without one, where there can be no more processes, calls fork for themselves and say so."""
-        self._refilling = False
         if self._spare is None:
             with suppress(OSError):
                 self._spare = Child(self._works)
