@@ -12,6 +12,7 @@ from tests.signing import Caller
 SMALL_MEMORY_BYTES = 640 * MIB
 SMALL_DISK_BYTES = 96 * MIB
 SMALL_PROCESSES = 96
+SMALL_CALL_SECONDS = 20
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +36,7 @@ def small_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         "FUMEHOOD_SANDBOX_MEMORY_BYTES": str(SMALL_MEMORY_BYTES),
         "FUMEHOOD_SANDBOX_DISK_BYTES": str(SMALL_DISK_BYTES),
         "FUMEHOOD_SANDBOX_PROCESSES_MAX": str(SMALL_PROCESSES),
+        "FUMEHOOD_CALL_TIMEOUT_SECONDS": str(SMALL_CALL_SECONDS),
     }
     with service(tmp_path_factory.mktemp("small") / "data", settings) as running:
         yield running
