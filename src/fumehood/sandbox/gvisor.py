@@ -85,11 +85,14 @@ class Gvisor:
 
     async def clean_up(self) -> None:
         """As `Engine.clean_up`."""
-        left = {path.name for folder in (self._sandboxes, self._state) if folder.is_dir() for path in folder.iterdir()}
-        for sandbox_id in left:
-            await self._clean_up_one(sandbox_id)
+        if self._sandboxes.is_dir():
+            for folder in [*self._sandboxes.iterdir()]:
+                await self.clean_up_one(folder.name)
+        # Reports of how sandboxes ended that nobody waits for any more.
+        await asyncio.to_thread(shutil.rmtree, self._ended, ignore_errors=True)
 
-    async def _clean_up_one(self, name: str) -> None:
+    async def clean_up_one(self, name: str) -> None:
+        """Remove what is left of one sandbox, if anything is."""
         folder = self._sandboxes / name
         if not folder.is_dir():
             return
@@ -102,6 +105,8 @@ class Gvisor:
                     limits.kill_processes(name)
                     await asyncio.sleep(0.02)
         await self._quietly("delete", "--force", name)
+        for path in [*self._state.glob(f"*{name}*")]:
+            path.unlink(missing_ok=True)
         limits.remove_groups(name)
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
@@ -181,8 +186,8 @@ class Gvisor:
         keeper = await asyncio.create_subprocess_exec(
             *("unshare", "--mount", "--propagation", "private", "sh", str(script)),
             *(str(folder), str(self._ended / spec.sandbox_id), str(disk)),
-            *(str(math.ceil(spec.life_seconds)), limits.cgroup_of(spec.sandbox_id), spec.sandbox_id),
-            *(self._runsc, str(self._state)),
+            *(str(math.ceil(spec.life_seconds)), limits.cgroup_of(spec.sandbox_id), str(spec.memory_bytes)),
+            *(spec.sandbox_id, self._runsc, str(self._state)),
             *self.flags(f"root:dir={folder / 'disk'}"),
             *(*subcommand, "--bundle", str(folder), spec.sandbox_id),
             stdin=pipes[0],
@@ -334,6 +339,8 @@ class GvisorSandbox:
             said = report.partition("\nlog:\n")[2]
             log.error("a sandbox failed", sandbox_id=self.spec.sandbox_id, reason=end.reason, runsc=said)
         self._channel.lose(SandboxLostError(end.detail or f"the sandbox has ended: {end.reason}", end.reason))
+        # Nothing is left then, unless the keeper was killed itself.
+        await self._engine.clean_up_one(self.spec.sandbox_id)
         return end
 
 

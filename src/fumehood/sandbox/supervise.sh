@@ -2,13 +2,13 @@
 # Keeps one sandbox: gives it its disk, runs it, and takes away all that is left of it when it has ended, whether or
 # not a server still watches. Runs in a mount namespace of its own, so that its mount ends with it however it ends.
 #
-#   supervise.sh FOLDER ENDED DISK_IMAGE LIFE_SECONDS CGROUP ID RUNSC STATE COMMAND [ARGUMENT...]
+#   supervise.sh FOLDER ENDED DISK_IMAGE LIFE_SECONDS CGROUP MEMORY_BYTES ID RUNSC STATE COMMAND [ARGUMENT...]
 #
 # FOLDER is the sandbox's own, STATE runsc's, COMMAND what runs it. ENDED is the file that says how it ended:
 # "status=N", the counters of its memory controller, a line "log:", and the end of what runsc said.
 set -u
-folder=$1 ended=$2 image=$3 life=$4 cgroup=$5 id=$6 runsc=$7 state=$8
-shift 8
+folder=$1 ended=$2 image=$3 life=$4 cgroup=$5 memory=$6 id=$7 runsc=$8 state=$9
+shift 9
 # The status with which the agent ends a sandbox at its deadline.
 at_deadline=75
 # How much longer than it should a sandbox may live whose agent does not end it.
@@ -16,6 +16,8 @@ grace=30
 
 finish() {
     "$runsc" --root="$state" delete --force "$id" </dev/null >/dev/null 2>>"$folder/runsc.log"
+    # Left by a start that was broken off before runsc knew the sandbox.
+    rm -f "$state"/*"$id"*
     {
         echo "status=$1"
         for counters in "/sys/fs/cgroup/memory/$cgroup/memory.oom_control" "/sys/fs/cgroup/$cgroup/memory.events"; do
@@ -38,6 +40,12 @@ cp --sparse=always "$image" "$folder/disk.img" 2>>"$folder/runsc.log" || finish 
 mount -o loop,nosuid,nodev,noexec "$folder/disk.img" "$folder/disk" 2>>"$folder/runsc.log" || finish 125
 # The mount keeps the image; without a name nothing of it can be left behind.
 rm "$folder/disk.img"
+
+# runsc takes away the group that it made before anybody could read why the sandbox died, but leaves one that it found.
+if [ -d /sys/fs/cgroup/memory ]; then
+    mkdir -p "/sys/fs/cgroup/memory/$cgroup" 2>>"$folder/runsc.log" || finish 125
+    echo "$memory" >"/sys/fs/cgroup/memory/$cgroup/memory.limit_in_bytes" || finish 125
+fi
 
 started=$(date +%s)
 timeout --signal=KILL "$((life + grace))" "$@" 2>>"$folder/runsc.log"

@@ -1,0 +1,381 @@
+"""What every engine must do, in the words of `sandbox.contract`."""
+
+import asyncio
+import hashlib
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fumehood.errors import SandboxLostError
+from fumehood.sandbox.contract import EndReason, GuestError, GuestRequest
+from fumehood.settings import MIB
+from tests.contract.conftest import CALL_SECONDS, OUTPUT_BYTES, Machine, run, sh
+from tests.host_traces import sandbox_processes
+from tests.waiting import until
+
+_BIG_BYTES = 512 * MIB
+_PIECE = os.urandom(MIB)
+_SLEEP = GuestRequest("command", {"timeout_seconds": 200}, (b"sleep 200",))
+
+
+async def test_a_sandbox_starts_answers_calls_and_leaves_nothing_when_it_is_stopped(machine: Machine) -> None:
+    sandbox = await machine.engine.start(machine.spec())
+    assert machine.traces()
+    assert await sh(sandbox, "id -u; pwd; echo 1 > f; cat f") == "1000\n/home/sandbox\n1\n"
+    assert await run(sandbox, "x = 41") == ""
+    assert await run(sandbox, "print(x + 1)") == "42\n"
+    assert "gVisor" in str(sandbox.isolation)
+    end = await sandbox.stop(EndReason.STOPPED)
+    assert end.reason is EndReason.STOPPED
+    assert await sandbox.wait_end() == end
+    await machine.until_nothing_is_left()
+
+
+async def test_sandboxes_that_start_at_once_are_each_their_own(machine: Machine) -> None:
+    sandboxes = await asyncio.gather(*(machine.engine.start(machine.spec()) for _ in range(3)))
+    try:
+        await asyncio.gather(*(sh(each, f"echo {n} > mine") for n, each in enumerate(sandboxes)))
+        assert await asyncio.gather(*(sh(each, "cat mine; ls") for each in sandboxes)) == [
+            f"{n}\nmine\n" for n in range(3)
+        ]
+    finally:
+        await asyncio.gather(*(each.stop(EndReason.STOPPED) for each in sandboxes))
+
+
+async def test_calls_that_time_out_are_abandoned_or_refused_leave_the_sandbox_as_it_was(machine: Machine) -> None:
+    async with machine.sandbox() as sandbox:
+        with pytest.raises(TimeoutError):
+            await sandbox.call(_SLEEP, 0.2, OUTPUT_BYTES)
+        abandoned = asyncio.ensure_future(sandbox.call(_SLEEP, CALL_SECONDS, OUTPUT_BYTES))
+        await asyncio.sleep(0)
+        abandoned.cancel()
+        await asyncio.wait({abandoned})
+        with pytest.raises(GuestError) as refused:
+            await sandbox.call(GuestRequest("no such thing"), CALL_SECONDS, OUTPUT_BYTES)
+        assert refused.value.code == "unknown"
+        with pytest.raises(GuestError) as refused:
+            await sandbox.call(GuestRequest("command", {"wrong": 1}), CALL_SECONDS, OUTPUT_BYTES)
+        assert refused.value.code == "failed"
+        with pytest.raises(GuestError) as refused:
+            await sandbox.call(GuestRequest("files.list", {"path": "x" * 2 * MIB}), CALL_SECONDS, OUTPUT_BYTES)
+        assert refused.value.code == "too-large"
+        with pytest.raises(GuestError) as refused:
+            request = GuestRequest("command", {"timeout_seconds": 9}, (b"head -c 2000000 /dev/zero",))
+            await sandbox.call(request, CALL_SECONDS, 1_000_000)
+        assert refused.value.code == "too-large"
+        assert await sh(sandbox, "echo still here") == "still here\n"
+
+
+async def test_half_a_gigabyte_goes_in_and_out_while_small_calls_are_answered(machine: Machine) -> None:
+    pieces, digest = _BIG_BYTES // len(_PIECE), hashlib.sha256()
+    async with machine.sandbox() as sandbox:
+        upload = sandbox.open_stream(GuestRequest("files.write", {"files": [{"path": "big", "size": _BIG_BYTES}]}))
+        for number in range(pieces):
+            digest.update(_PIECE)
+            await upload.send(_PIECE)
+            if number % 128 == 64:
+                assert await sh(sandbox, "ls") == "", "the file is seen before it is whole"
+        upload.end()
+        assert await upload.answer_head() == {"written": 1}
+        assert [piece async for piece in upload.receive()] == []
+
+        download = sandbox.open_stream(GuestRequest("file.get", {"path": "big"}))
+        download.end()
+        assert (await download.answer_head())["size"] == _BIG_BYTES
+        size, found = 0, hashlib.sha256()
+        async for piece in download.receive():
+            if size % (128 * MIB) < len(piece):
+                assert await sh(sandbox, "stat -c %s big") == f"{_BIG_BYTES}\n"
+            size += len(piece)
+            found.update(piece)
+        assert size == _BIG_BYTES
+        assert found.digest() == digest.digest()
+
+
+async def test_an_upload_that_is_abandoned_leaves_what_was_there(machine: Machine) -> None:
+    async with machine.sandbox() as sandbox:
+        await sh(sandbox, "mkdir folder; echo before > folder/file")
+        files = [{"path": "folder/file", "size": 3 * len(_PIECE)}]
+        upload = sandbox.open_stream(GuestRequest("files.write", {"files": files}))
+        await upload.send(_PIECE)
+        await sh(sandbox, "until [ $(ls -A folder | wc -l) = 2 ]; do :; done")
+        assert await sh(sandbox, "cat folder/file") == "before\n"
+        upload.abandon()
+        waited = "until [ $(ls -A folder | wc -l) = 1 ]; do :; done; cat folder/file"
+        assert await sh(sandbox, waited) == "before\n"
+
+
+async def test_what_it_used_grows(machine: Machine) -> None:
+    async with machine.sandbox() as sandbox:
+        before = await sandbox.usage()
+        assert before.memory_bytes > 0
+        await run(sandbox, "x = bytearray(100_000_000)\nfor i in range(10**6): pass")
+        after = await sandbox.usage()
+        assert after.cpu_seconds > before.cpu_seconds
+        assert after.memory_bytes >= before.memory_bytes + 90_000_000
+        assert after.memory_peak_bytes >= after.memory_bytes
+
+
+async def test_paused_it_does_nothing_and_resumed_it_goes_on(machine: Machine) -> None:
+    async with machine.sandbox() as sandbox:
+        await run(sandbox, "x = 1")
+        await sandbox.pause()
+        asked = asyncio.ensure_future(run(sandbox, "print(x)"))
+        done, _ = await asyncio.wait({asked}, timeout=0.3)
+        assert not done
+        await sandbox.resume()
+        assert await asked == "1\n"
+
+
+async def test_a_paused_sandbox_can_be_stopped(machine: Machine) -> None:
+    async with machine.sandbox() as sandbox:
+        await sandbox.pause()
+        assert (await sandbox.stop(EndReason.STOPPED)).reason is EndReason.STOPPED
+    await machine.until_nothing_is_left()
+
+
+_RANDOM = """
+import os, random, secrets, ssl, tempfile, uuid
+import numpy
+print([random.random(), numpy.random.random(), os.urandom(8).hex(), str(uuid.uuid4()), ssl.RAND_bytes(8).hex(),
+       secrets.token_hex(8), numpy.random.default_rng().random(), tempfile.mktemp()])
+"""
+
+
+async def test_restores_of_a_checkpoint_have_its_state_and_randomness_of_their_own(
+    machine: Machine, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    image = tmp_path_factory.mktemp("images") / "image"
+    original = await machine.engine.start_for_checkpoint(machine.spec())
+    try:
+        await run(original, "x = 41\nopen('file', 'w').write('kept')" + _RANDOM)
+        await original.checkpoint(image)
+        assert await run(original, "x += 1; print(x)") == "42\n"
+        random = [await run(original, _RANDOM)]
+    finally:
+        await original.stop(EndReason.STOPPED)
+    specs = [machine.spec(), machine.spec(life_seconds=600)]
+    clones = await asyncio.gather(*(machine.engine.restore(spec, image) for spec in specs))
+    try:
+        for clone in clones:
+            assert await run(clone, "print(x, open('file').read())") == "41 kept\n"
+            assert await sh(clone, "ls") == "file\n"
+            random.append(await run(clone, _RANDOM))
+    finally:
+        await asyncio.gather(*(clone.stop(EndReason.STOPPED) for clone in clones))
+    values = [text.strip("[]\n").split(", ") for text in random]
+    for number, seen in enumerate(zip(*values, strict=True)):
+        assert len({*seen}) == 3, f"value {number} is shared: {seen}"
+
+
+async def test_a_restored_sandbox_ends_at_its_own_deadline(
+    machine: Machine, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    image = tmp_path_factory.mktemp("images") / "image"
+    original = await machine.engine.start_for_checkpoint(machine.spec())
+    await original.checkpoint(image)
+    await original.stop(EndReason.STOPPED)
+    clone = await machine.engine.restore(machine.spec(life_seconds=3), image)
+    async with asyncio.timeout(30):
+        assert (await clone.wait_end()).reason is EndReason.EXPIRED
+    await machine.until_nothing_is_left()
+
+
+async def test_it_ends_itself_at_its_deadline_whatever_runs_in_it(machine: Machine) -> None:
+    sandbox = await machine.engine.start(machine.spec(life_seconds=3))
+    running = asyncio.ensure_future(sandbox.call(_SLEEP, CALL_SECONDS, OUTPUT_BYTES))
+    async with asyncio.timeout(30):
+        end = await sandbox.wait_end()
+    assert end.reason is EndReason.EXPIRED
+    with pytest.raises(SandboxLostError) as lost:
+        await running
+    assert lost.value.reason == EndReason.EXPIRED
+    await machine.until_nothing_is_left()
+
+
+async def test_out_of_memory_is_the_reason_when_it_took_more_than_it_may(machine: Machine) -> None:
+    sandbox = await machine.engine.start(machine.spec(memory_bytes=256 * MIB))
+    with pytest.raises(SandboxLostError) as lost:
+        await sh(sandbox, "python3 -c 'x = bytearray(10**9)'; sleep 100")
+    assert lost.value.reason == EndReason.OUT_OF_MEMORY
+    assert (await sandbox.wait_end()).reason is EndReason.OUT_OF_MEMORY
+    await machine.until_nothing_is_left()
+
+
+async def test_code_that_takes_too_much_memory_in_the_kernel_gets_an_error_and_the_sandbox_lives(
+    machine: Machine,
+) -> None:
+    async with machine.sandbox(memory_bytes=1024 * MIB) as sandbox:
+        told = await run(sandbox, "try:\n x = bytearray(10**9)\nexcept MemoryError:\n print('no')")
+        assert told == "no\n"
+        assert await sh(sandbox, "echo alive") == "alive\n"
+
+
+async def test_user_code_that_kills_all_it_can_does_not_end_the_sandbox(machine: Machine) -> None:
+    async with machine.sandbox() as sandbox:
+        await run(sandbox, "x = 1")
+        await sh(sandbox, "kill -9 -1; kill -9 1")
+        assert await sh(sandbox, "echo alive") == "alive\n"
+        assert await run(sandbox, "print('alive')") == "alive\n"
+
+
+async def test_the_first_reason_stays_however_often_it_is_stopped(machine: Machine) -> None:
+    sandbox = await machine.engine.start(machine.spec())
+    ends = await asyncio.gather(sandbox.stop(EndReason.EXPIRED), *(sandbox.stop(EndReason.STOPPED) for _ in range(3)))
+    assert {end.reason for end in ends} == {EndReason.EXPIRED}
+    assert (await sandbox.stop(EndReason.HOST_LOST)).reason is EndReason.EXPIRED
+    assert (await sandbox.wait_end()).reason is EndReason.EXPIRED
+
+
+async def test_calls_fail_with_the_reason_when_it_is_stopped_under_them_and_ever_after(machine: Machine) -> None:
+    sandbox = await machine.engine.start(machine.spec())
+    calls = [asyncio.ensure_future(sandbox.call(_SLEEP, CALL_SECONDS, OUTPUT_BYTES)) for _ in range(3)]
+    stream = sandbox.open_stream(GuestRequest("files.write", {"files": [{"path": "a", "size": 9}]}))
+    await stream.send(b"123")
+    assert await sh(sandbox, "echo") == "\n"
+    await sandbox.stop(EndReason.STOPPED)
+    for call in calls:
+        with pytest.raises(SandboxLostError) as lost:
+            await call
+        assert lost.value.reason == EndReason.STOPPED
+    with pytest.raises(SandboxLostError):
+        await stream.answer_head()
+    with pytest.raises(SandboxLostError):
+        await sandbox.call(_SLEEP, CALL_SECONDS, OUTPUT_BYTES)
+    with pytest.raises(SandboxLostError):
+        sandbox.open_stream(_SLEEP)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [{"root": Path("/no/such/root")}, {"agent_argv": ("/no/such/agent",)}, {"agent_argv": ("/bin/false",)}],
+    ids=["root", "agent", "agent that ends"],
+)
+async def test_a_start_that_fails_says_so_and_leaves_nothing(machine: Machine, broken: dict[str, Any]) -> None:
+    with pytest.raises(SandboxLostError):
+        await machine.engine.start(machine.spec(**broken))
+    await machine.until_nothing_is_left()
+
+
+async def test_a_start_that_takes_too_long_leaves_nothing(machine: Machine) -> None:
+    mute = ("/bin/sh", "-c", "sleep 1000")
+    with pytest.raises(TimeoutError):
+        await machine.engine.start(machine.spec(agent_argv=mute, start_timeout_seconds=1))
+    await machine.until_nothing_is_left()
+
+
+async def test_a_start_that_is_cancelled_leaves_nothing(machine: Machine) -> None:
+    starting = asyncio.ensure_future(machine.engine.start(machine.spec()))
+    await until(lambda: sandbox_processes(machine.data), "the first process")
+    starting.cancel()
+    await asyncio.wait({starting})
+    await machine.until_nothing_is_left()
+
+
+def _kill_all_but_the_keeper(machine: Machine) -> None:
+    for pid, line in sandbox_processes(machine.data).items():
+        if "runsc-sandbox" in line or "--panic-log" in line or " boot " in line:
+            os.kill(pid, signal.SIGKILL)
+
+
+async def test_a_sandbox_killed_from_outside_is_a_crash_and_leaves_nothing(machine: Machine) -> None:
+    sandbox = await machine.engine.start(machine.spec())
+    running = asyncio.ensure_future(sandbox.call(_SLEEP, CALL_SECONDS, OUTPUT_BYTES))
+    await sh(sandbox, "true")
+    _kill_all_but_the_keeper(machine)
+    with pytest.raises(SandboxLostError) as lost:
+        await running
+    assert lost.value.reason == EndReason.CRASHED
+    assert (await sandbox.wait_end()).reason is EndReason.CRASHED
+    await machine.until_nothing_is_left()
+
+
+async def test_a_sandbox_whose_keeper_is_killed_ends_too_and_leaves_nothing(machine: Machine) -> None:
+    sandbox = await machine.engine.start(machine.spec())
+    running = asyncio.ensure_future(sandbox.call(_SLEEP, CALL_SECONDS, OUTPUT_BYTES))
+    await sh(sandbox, "true")
+    for pid, line in sandbox_processes(machine.data).items():
+        if "supervise.sh" in line:
+            os.kill(pid, signal.SIGKILL)
+    with pytest.raises(SandboxLostError) as lost:
+        await running
+    assert lost.value.reason == EndReason.CRASHED
+    assert (await sandbox.wait_end()).reason is EndReason.CRASHED
+    await machine.until_nothing_is_left()
+
+
+_STARTER = """
+import asyncio, pickle, sys
+from pathlib import Path
+from typing import Any
+from fumehood.sandbox.gvisor import Gvisor
+
+async def main():
+    spec = pickle.loads(bytes.fromhex(sys.argv[2]))
+    await Gvisor("runsc", Path(sys.argv[1])).start(spec)
+    print("started", flush=True)
+    await asyncio.sleep(1000)
+
+asyncio.run(main())
+"""
+
+
+@contextmanager
+def _starter(machine: Machine) -> Iterator["subprocess.Popen[str]"]:
+    """A process of its own that starts a sandbox and keeps it, as a server does; killed at the end."""
+    argv = [sys.executable, "-c", _STARTER, str(machine.data), pickle.dumps(machine.spec()).hex()]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("keeper", ["alive", "killed"])
+async def test_what_a_killed_process_left_running_is_cleaned_up_by_the_next(machine: Machine, keeper: str) -> None:
+    with _starter(machine) as process:
+        assert process.stdout is not None
+        assert await asyncio.to_thread(process.stdout.readline) == "started\n"
+    if keeper == "killed":
+        for pid, line in sandbox_processes(machine.data).items():
+            if "supervise.sh" in line:
+                os.kill(pid, signal.SIGKILL)
+    assert sandbox_processes(machine.data)
+    await machine.make_engine().clean_up()
+    await machine.until_nothing_is_left()
+
+
+@pytest.mark.parametrize("moment", range(6))
+async def test_a_process_killed_at_any_moment_of_a_start_leaves_what_can_be_cleaned_up(
+    machine: Machine, moment: int
+) -> None:
+    """The moments: the folder is made, a keeper is to run, it runs, runsc runs, the sandbox runs, its state is."""
+    folder = machine.data / "sandboxes"
+
+    def reached() -> bool:
+        lines = [*sandbox_processes(machine.data).values()]
+        return (
+            any(folder.glob("*")),
+            bool(lines),
+            any(folder.glob("*/runsc.log")),
+            any("runsc" in line.split()[0] for line in lines),
+            any(" boot " in line for line in lines),
+            any((machine.data / "runsc").glob("*")),
+        )[moment]
+
+    with _starter(machine) as process:
+        await until(reached, f"moment {moment}")
+        assert process.poll() is None
+    await machine.make_engine().clean_up()
+    await machine.until_nothing_is_left()
+    # And nothing comes up later: whoever was on the way to start it has ended.
+    async with machine.sandbox() as sandbox:
+        assert await sh(sandbox, "echo works") == "works\n"

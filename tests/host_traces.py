@@ -1,0 +1,64 @@
+"""What sandboxes leave on this machine: processes, mounts, control groups, loop devices and files."""
+
+import subprocess
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+_CGROUPS = Path("/sys/fs/cgroup")
+
+
+def traces(data: Path, sandbox_ids: Iterable[str] = ()) -> set[str]:
+    """Everything on the machine that belongs to sandboxes of the data folder `data`; control groups by their ids.
+
+    Servers and tests of others may run on the same machine: nothing of theirs is in the answer.
+    """
+    return {
+        *_processes(data),
+        *_mounts(data),
+        *_groups({*sandbox_ids, *_folders(data)}),
+        *_loop_devices(data),
+        *(f"folder {name}" for name in _folders(data)),
+    }
+
+
+def _folders(data: Path) -> set[str]:
+    parents = [data / name for name in ("sandboxes", "runsc")]
+    return {path.name for parent in parents if parent.is_dir() for path in parent.iterdir()}
+
+
+def sandbox_processes(data: Path) -> dict[int, str]:
+    """Processes of sandboxes and of their keepers: pid → command line."""
+    found: dict[int, str] = {}
+    wanted = [str(data / name).encode() for name in ("sandboxes", "runsc", "ended")]
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit():
+            continue
+        with suppress(OSError):
+            line = (folder / "cmdline").read_bytes()
+            if any(path in line for path in wanted):
+                found[int(folder.name)] = line.replace(b"\0", b" ").decode(errors="replace")
+    return found
+
+
+def _processes(data: Path) -> set[str]:
+    return {f"process {pid} {line[:200]}" for pid, line in sandbox_processes(data).items()}
+
+
+def _mounts(data: Path) -> set[str]:
+    """In any mount namespace: keepers and sandboxes have their own."""
+    found: set[str] = set()
+    for table in Path("/proc").glob("[0-9]*/mountinfo"):
+        with suppress(OSError):
+            found |= {f"mount {line}" for line in table.read_text().splitlines() if f" {data}/sandboxes/" in line}
+    return found
+
+
+def _groups(sandbox_ids: set[str]) -> set[str]:
+    groups = [*_CGROUPS.glob("fumehood/*"), *_CGROUPS.glob("*/fumehood/*")]
+    return {f"group {path}" for path in groups if path.is_dir() and path.name in sandbox_ids}
+
+
+def _loop_devices(data: Path) -> set[str]:
+    listed = subprocess.run(["losetup", "--list", "--noheadings"], capture_output=True, text=True, check=True).stdout
+    return {f"loop device {line}" for line in listed.splitlines() if str(data) in line}
