@@ -13,11 +13,13 @@ from benchmarks.samples import Sample, Samples
 _CAVEATS = """\
 - One machine, one client, one call at a time: nothing here is about throughput, or about many sessions at once.
 - Client, server and sandboxes share {processors} processors with whatever else runs there. The load average was
-  {load_before:.1f} when the run began and {load_after:.1f} when it ended; the benchmark itself makes about 1. It ran,
-  with all its servers and sandboxes, at niceness {niceness}.
-  Above that load, times are longer than on a quiet machine, and p99 says more of the neighbours than of fumehood.
+  {load_before:.1f} when the run began and {load_after:.1f} when it ended; the benchmark itself makes about 1, and ran
+  with all its servers and sandboxes at niceness {niceness}. Above that load, times are longer than on a quiet machine,
+  and p99 says more of the neighbours than of fumehood.
 - So compare ratios, not times. Every measure has its turn in each round; a ratio is that of two medians of the same
   round; given are the median of the rounds' ratios, and in brackets the smallest and the largest.
+- Ratios suffer from neighbours too: all sandboxes together are one control group, which has the weight of one process,
+  so on a loaded machine they get less of it than the references do.
 - The Jupyter kernel runs in the benchmark's own Python, with another IPython than the template's, and no isolation.
 - The servers have new data folders, so empty databases. Loopback, no TLS, boto3 as it is by default.
 - Times are of successes. A call with anything but the right result is a failure."""
