@@ -149,7 +149,8 @@ class Session:
         answer = self.client.invoke_code_interpreter(
             codeInterpreterIdentifier="aws.codeinterpreter.v1", sessionId=self.id, name=name, arguments=arguments
         )
-        return [event["result"] for event in answer["stream"]]
+        with contextlib.closing(answer["stream"]) as stream:
+            return [event["result"] for event in stream]
 
     def run(self, code: str, **arguments: Any) -> dict[str, Any]:
         """The result of Python code."""

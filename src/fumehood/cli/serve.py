@@ -5,6 +5,7 @@ import ipaddress
 import logging
 import os
 import sys
+from contextlib import suppress
 from typing import Annotated, Any
 
 import structlog
@@ -95,6 +96,17 @@ async def _announce(fumehood: Fumehood, listening: asyncio.Event) -> None:
     Console(stderr=True, soft_wrap=True).print(Panel("\n".join(lines), title="fumehood", expand=False))
 
 
+class _StderrLogger:
+    """Writes lines to stderr. What cannot be written is lost: a full disk under the log must not fail calls."""
+
+    def msg(self, message: str) -> None:
+        """Write a line."""
+        with suppress(OSError):
+            os.write(2, f"{message}\n".encode(errors="replace"))
+
+    debug = info = warning = error = critical = exception = msg
+
+
 def _log_to_stderr() -> None:
     structlog.configure(
         processors=[
@@ -104,6 +116,6 @@ def _log_to_stderr() -> None:
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: _StderrLogger(),
         cache_logger_on_first_use=True,
     )
