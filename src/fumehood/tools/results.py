@@ -33,9 +33,11 @@ def encoded_size(text: str) -> int:
 
 @dataclass(frozen=True)
 class Output:
-    """One captured output of a process: its text, whose middle may be missing already."""
+    """One captured output of a process: all of it, or its beginning and end and how many bytes lay between."""
 
-    text: str
+    head: str
+    missing_bytes: int = 0
+    tail: str = ""
 
     @classmethod
     def from_guest(cls, data: bytes, described: object) -> "Output":
@@ -43,16 +45,42 @@ class Output:
         cut_at, total = integer(members(described).get("cut_at")), integer(members(described).get("total_bytes"))
         if cut_at is None or total is None or not 0 <= cut_at <= len(data) < total:
             return cls(_decode(data))
-        gap = f"\n[... {total - len(data)} bytes of output left out here ...]\n"
-        return cls(_decode(data[:cut_at]) + gap + _decode(data[cut_at:]))
+        return cls(_decode(data[:cut_at]), total - len(data), _decode(data[cut_at:]))
+
+    @property
+    def text(self) -> str:
+        """The output, with a line in the place of what is missing."""
+        if not self.missing_bytes:
+            return self.head
+        return f"{self.head}\n[... {self.missing_bytes} bytes of output left out here ...]\n{self.tail}"
 
     def stripped(self) -> "Output":
         """Without white space at its ends, as the service gives the output of code."""
-        return Output(self.text.strip())
+        if not self.missing_bytes:
+            return Output(self.head.strip())
+        return Output(self.head.lstrip(), self.missing_bytes, self.tail.rstrip())
 
     def with_note(self, note: str) -> "Output":
         """With a line of our own at the end."""
-        return Output(f"{self.text}\n{note}" if self.text else note)
+        if self.missing_bytes:
+            return Output(self.head, self.missing_bytes, f"{self.tail}\n{note}")
+        return Output(f"{self.head}\n{note}" if self.head else note)
+
+    def cut(self, encoded_bytes_max: int) -> "Output":
+        """The output in at most that many bytes of JSON; what is missing already makes a larger gap, not a second."""
+        size = encoded_size(self.text)
+        if size <= encoded_bytes_max:
+            return self
+        if not self.missing_bytes:
+            return Output(cut_middle(self.head, encoded_bytes_max))
+        keep = (len(self.head) + len(self.tail)) * encoded_bytes_max // size
+        while True:
+            head, tail = self.head[: keep * 2 // 3], self.tail[max(len(self.tail) - keep // 3, 0) :]
+            dropped = self.head[len(head) :] + self.tail[: len(self.tail) - len(tail)]
+            shortened = Output(head, self.missing_bytes + len(dropped.encode(errors="surrogatepass")), tail)
+            if encoded_size(shortened.text) <= encoded_bytes_max or keep == 0:
+                return shortened
+            keep = keep * 9 // 10
 
 
 def split_outputs(head: Mapping[str, Any], body: bytes) -> tuple[Output, Output]:
@@ -82,9 +110,9 @@ def _fit(output: Output, errors: Output, failed: bool) -> tuple[Output, Output]:
     # Each side may use its half; what one leaves, the other may have.
     half = TEXT_BYTES_MAX // 2
     error_budget = max(half, TEXT_BYTES_MAX - 2 * output_size) // copies_of_errors
-    errors = Output(cut_middle(errors.text, error_budget))
+    errors = errors.cut(error_budget)
     output_budget = (TEXT_BYTES_MAX - copies_of_errors * encoded_size(errors.text)) // 2
-    return Output(cut_middle(output.text, output_budget)), errors
+    return output.cut(output_budget), errors
 
 
 def cut_middle(text: str, encoded_bytes_max: int) -> str:
