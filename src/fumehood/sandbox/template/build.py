@@ -151,6 +151,7 @@ def _settle(root: Path) -> None:
     _append(root / "etc/passwd", f"{USER_NAME}:x:{USER_ID}:{USER_ID}:{USER_NAME}:{HOME}:/bin/bash\n")
     _append(root / "etc/group", f"{USER_NAME}:x:{USER_ID}:\n")
     _append(root / "etc/shadow", f"{USER_NAME}:*:20000:0:99999:7:::\n")
+    (root / "etc/shadow").chmod(0o600)
     home = root / HOME.lstrip("/")
     home.mkdir(mode=0o755)
     os.chown(home, USER_ID, USER_ID)
@@ -164,6 +165,8 @@ def _settle(root: Path) -> None:
         (root / folder).mkdir(parents=True, exist_ok=True)
     for folder in ("tmp", "var/tmp", "dev/shm", "run/lock"):
         (root / folder).chmod(0o1777)
+    # gVisor puts a file system in memory over an empty /tmp: filling it would end the session instead of being ENOSPC.
+    _write(root / "tmp/.on-disk", "")
 
 
 def _harden(root: Path) -> int:
