@@ -3,6 +3,7 @@
 import hashlib
 import http.client
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -29,6 +30,14 @@ class Answer:
         return self.headers.get("x-amzn-errortype")
 
 
+def sign_at(signer: SigV4Auth, request: AWSRequest, at: datetime) -> None:
+    """Sign as botocore does, but for another moment than now."""
+    request.context["timestamp"] = at.strftime("%Y%m%dT%H%M%SZ")
+    signer._modify_request_before_signing(request)
+    string_to_sign = signer.string_to_sign(request, signer.canonical_request(request))
+    signer._inject_signature_to_request(request, signer.signature(string_to_sign, request))
+
+
 class Caller:
     """A principal of a running server, who signs what it sends."""
 
@@ -40,13 +49,18 @@ class Caller:
         self._credentials = Credentials(variables["AWS_ACCESS_KEY_ID"], variables["AWS_SECRET_ACCESS_KEY"])
 
     def sign(
-        self, method: str, target: str, body: bytes = b"", headers: Mapping[str, str] | None = None
+        self,
+        method: str,
+        target: str,
+        body: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+        at: datetime | None = None,
     ) -> dict[str, str]:
         """The headers of a signed request, `Host` among them; the body's hash is one that is signed."""
         digest = hashlib.sha256(body).hexdigest()
         named = {"x-amz-content-sha256": digest} | dict(headers or {})
         request = AWSRequest(method, self.url + target, headers=named, data=body)
-        SigV4Auth(self._credentials, "bedrock-agentcore", self._region).add_auth(request)
+        sign_at(SigV4Auth(self._credentials, "bedrock-agentcore", self._region), request, at or datetime.now(UTC))
         return {"Host": self.host} | dict(request.headers.items())
 
     def send(self, method: str, target: str, headers: Mapping[str, str], body: bytes | Iterable[bytes] = b"") -> Answer:
