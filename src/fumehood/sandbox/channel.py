@@ -6,6 +6,7 @@ import os
 import secrets
 from collections import deque
 from collections.abc import AsyncIterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from fumehood.guest.wire import (
 from fumehood.sandbox.contract import GuestError, GuestReply, GuestRequest
 
 _UNANSWERED_SECONDS = 5.0
+_QUEUED_BYTES_MAX = 64 * 1024 * 1024
+"""What may wait to be written: far more than the windows of all calls that a session can have at once."""
 _PIPE_MODE = 0o600
 
 
@@ -49,6 +52,7 @@ class Channel:
         self._loop = asyncio.get_running_loop()
         self._decoder = FrameDecoder()
         self._queue: deque[memoryview] = deque()
+        self._queued_bytes = 0
         self._writing = False
         self._lost: SandboxLostError | None = None
         self._nonce: bytes | None = None
@@ -144,6 +148,10 @@ class Channel:
         if self._lost is not None:
             return
         self._queue.append(memoryview(data))
+        self._queued_bytes += len(data)
+        if self._queued_bytes > _QUEUED_BYTES_MAX:
+            # A guest that makes us answer and never reads the answers is not listened to until it does.
+            self._loop.remove_reader(self._out)
         if not self._writing:
             self._writing = True
             self._loop.call_soon(self._flush)
@@ -153,7 +161,8 @@ class Channel:
             return
         try:
             while self._queue:
-                written = os.writev(self._in, [*self._queue][:64])
+                written = os.writev(self._in, list(islice(self._queue, 64)))
+                self._queued_bytes -= written
                 while written:
                     first = self._queue[0]
                     if written < len(first):
@@ -166,6 +175,7 @@ class Channel:
             return
         self._writing = False
         self._loop.remove_writer(self._in)
+        self._loop.add_reader(self._out, self._on_readable)
 
 
 class ChannelStream:

@@ -163,13 +163,12 @@ class Gvisor:
         assert self._isolation is not None
         disk = await self._disk_image(spec.disk_bytes)
         folder = self._sandboxes / spec.sandbox_id
-        await asyncio.to_thread(make_bundle, folder, spec, life_seconds)
-        pipes = make_pipes(folder)
         try:
-            keeper = await self._start_keeper(spec, folder, disk, subcommand, pipes)
-        finally:
-            for descriptor in pipes:
-                os.close(descriptor)
+            await asyncio.to_thread(make_bundle, folder, spec, life_seconds)
+            keeper = await self._start_keeper(spec, folder, disk, subcommand)
+        except BaseException:
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            raise
         sandbox = GvisorSandbox(self, spec, self._isolation, folder, keeper, self._ended / spec.sandbox_id)
         try:
             await sandbox.get_ready()
@@ -179,25 +178,28 @@ class Gvisor:
         return sandbox
 
     async def _start_keeper(
-        self, spec: SandboxSpec, folder: Path, disk: Path, subcommand: list[str], pipes: tuple[int, int]
+        self, spec: SandboxSpec, folder: Path, disk: Path, subcommand: list[str]
     ) -> asyncio.subprocess.Process:
         self._ended.mkdir(mode=0o700, parents=True, exist_ok=True)
         script = resources.files("fumehood.sandbox").joinpath("supervise.sh")
-        keeper = await asyncio.create_subprocess_exec(
-            *("unshare", "--mount", "--propagation", "private", "sh", str(script)),
-            *(str(folder), str(self._ended / spec.sandbox_id), str(disk)),
-            *(str(math.ceil(spec.life_seconds)), limits.cgroup_of(spec.sandbox_id), str(spec.memory_bytes)),
-            *(spec.sandbox_id, self._runsc, str(self._state)),
-            *self.flags(f"root:dir={folder / 'disk'}"),
-            *(*subcommand, "--bundle", str(folder), spec.sandbox_id),
-            stdin=pipes[0],
-            stdout=pipes[1],
-            stderr=asyncio.subprocess.DEVNULL,
-            start_new_session=True,
-            preexec_fn=_adopt_orphans,
-        )
-        (folder / "keeper.pid").write_text(str(keeper.pid))
-        return keeper
+        pipes = make_pipes(folder)
+        try:
+            return await asyncio.create_subprocess_exec(
+                *("unshare", "--mount", "--propagation", "private", "sh", str(script)),
+                *(str(folder), str(self._ended / spec.sandbox_id), str(disk)),
+                *(str(math.ceil(spec.life_seconds)), limits.cgroup_of(spec.sandbox_id), str(spec.memory_bytes)),
+                *(spec.sandbox_id, self._runsc, str(self._state)),
+                *self.flags(f"root:dir={folder / 'disk'}"),
+                *(*subcommand, "--bundle", str(folder), spec.sandbox_id),
+                stdin=pipes[0],
+                stdout=pipes[1],
+                stderr=asyncio.subprocess.DEVNULL,
+                start_new_session=True,
+                preexec_fn=_adopt_orphans,
+            )
+        finally:
+            for descriptor in pipes:
+                os.close(descriptor)
 
     async def _disk_image(self, size_bytes: int) -> Path:
         """An empty file system of that size, made once and copied sparsely for each sandbox: a few milliseconds."""
@@ -284,7 +286,10 @@ class GvisorSandbox:
             self._asked = reason
         if not await self._ends_within(_STOP_SECONDS, self._ask_agent):
             await self._ends_within(_KILL_SECONDS, self._kill)
-        return await asyncio.shield(self._ended)
+        if not self._ended.done():
+            log.error("a sandbox does not end; what is left of it is removed later", sandbox_id=self.spec.sandbox_id)
+            return End(reason, "the sandbox did not end when it was told to")
+        return self._ended.result()
 
     async def _ask_agent(self) -> None:
         # The agent's exit ends the sandbox in a tenth of the time that killing it from outside takes.

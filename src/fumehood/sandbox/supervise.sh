@@ -35,6 +35,7 @@ finish() {
     exit "$1"
 }
 
+echo "$$" >"$folder/keeper.pid"
 : >>"$folder/runsc.log"
 cp --sparse=always "$image" "$folder/disk.img" 2>>"$folder/runsc.log" || finish 125
 mount -o loop,nosuid,nodev,noexec "$folder/disk.img" "$folder/disk" 2>>"$folder/runsc.log" || finish 125

@@ -25,6 +25,7 @@ _FORMAT = 1
 def image_key(spec: SandboxSpec, isolation: Isolation) -> str:
     """A key that changes with everything an image depends on: engine, root, guest, sizes, and the processor."""
     made_of = asdict(spec) | asdict(isolation) | {"format": _FORMAT, "processor": _processor()}
+    made_of |= {"root": spec.root.resolve(), "guest": spec.guest.resolve()}
     for name in ("sandbox_id", "life_seconds", "start_timeout_seconds"):
         del made_of[name]
     return hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()[:16]
