@@ -95,19 +95,24 @@ class Capture:
         self.is_open = True
         self._loop = asyncio.get_running_loop()
         self._later: asyncio.TimerHandle | None = None
+        self._reading = True
         self._loop.add_reader(descriptor, self.read_some)
 
     def postpone(self, seconds: float) -> None:
         """Leave output in the pipe for that long, unless it is drained: a short call then wakes the agent once only."""
-        if self.is_open:
+        if not self.is_open:
+            return
+        if self._reading:
+            self._reading = False
             self._loop.remove_reader(self.descriptor)
-            if self._later is not None:
-                self._later.cancel()
-            self._later = self._loop.call_later(seconds, self._resume)
+        if self._later is not None:
+            self._later.cancel()
+        self._later = self._loop.call_later(seconds, self._resume)
 
     def _resume(self) -> None:
         self._later = None
         if self.is_open:
+            self._reading = True
             self._loop.add_reader(self.descriptor, self.read_some)
 
     def read_some(self) -> None:

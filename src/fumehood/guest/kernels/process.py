@@ -11,6 +11,7 @@ import asyncio
 import json
 import os
 import secrets
+import select
 import signal
 import time
 from collections import deque
@@ -24,6 +25,8 @@ from fumehood.guest.wire import read_available
 _MESSAGE_BYTES_MAX = 64 * 1024
 _INTERRUPT_GRACE_SECONDS = 5.0
 _SHORT_CALL_SECONDS = 0.005
+_BETWEEN_CALLS_SECONDS = 0.05
+_BRIEFLY_MILLISECONDS = 2
 _PAST_CALLS = 16
 """So many earlier calls' late answers are known for what they are."""
 REQUEST_DESCRIPTOR, RESULT_DESCRIPTOR = 3, 4
@@ -74,6 +77,8 @@ class Kernel:
         self._past: deque[str] = deque(maxlen=_PAST_CALLS)
         self._call: _Call | None = None
         self._loop.add_reader(self._results, self._on_result)
+        self._results_poll = select.poll()
+        self._results_poll.register(self._results, select.POLLIN)
         self.process.on_exit(self._on_exit)
 
     async def call(self, message: dict[str, Any], timeout_seconds: float) -> dict[str, Any]:
@@ -86,9 +91,9 @@ class Kernel:
         # Not to be foretold, or an earlier call's code could leave an answer for it in the pipe.
         call = self._call = _Call(secrets.token_hex(8))
         self._received.clear()
-        self._output.postpone(_SHORT_CALL_SECONDS)
-        self._errors.postpone(_SHORT_CALL_SECONDS)
+        self._postpone_output(_SHORT_CALL_SECONDS)
         self._send({"id": call.id} | message)
+        self._await_briefly()
         timer = self._loop.call_later(timeout_seconds, self._interrupt, call)
         try:
             answer = await call.answer
@@ -100,6 +105,7 @@ class Kernel:
             self._call = None
             self._past.append(call.id)
         drain(self._output, self._errors)
+        self._postpone_output(_BETWEEN_CALLS_SECONDS)
         seconds = time.monotonic() - started
         if answer is None:
             return {"outcome": "died", "exit_code": await self.process.wait(), "seconds": seconds}
@@ -109,6 +115,15 @@ class Kernel:
             "exit_code": exit_code if isinstance(exit_code, int) else 1,
             "seconds": seconds,
         }
+
+    def _postpone_output(self, seconds: float) -> None:
+        self._output.postpone(seconds)
+        self._errors.postpone(seconds)
+
+    def _await_briefly(self) -> None:
+        """Hold the agent up for a moment: most calls are answered in it, and waking from here is quickest."""
+        if self._results_poll.poll(_BRIEFLY_MILLISECONDS):
+            self._on_result()
 
     def _interrupt(self, call: _Call) -> None:
         """The call's time is up: first as Ctrl-C would, and where that does not help, for good."""

@@ -103,6 +103,8 @@ def _make_shell() -> Any:
     # The history would be written by a thread of its own, which takes turns with every cell.
     without_history = Config({"HistoryManager": {"enabled": False}})
     shell: Any = KernelShell.instance(config=without_history, colors="nocolor")
+    # The other forms of a value would be made and thrown away.
+    shell.display_formatter.active_types = ["text/plain"]
     shell.system = shell.system_raw
     shell.builtin_trap.auto_builtins["input"] = _refuse_input
     shell.user_ns["exit"] = shell.user_ns["quit"] = sys.exit
