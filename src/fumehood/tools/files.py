@@ -133,7 +133,7 @@ async def read_files(arguments: dict[str, Any], guest: Guest) -> AsyncIterator[R
     for block in _file_blocks(reply):
         size = _block_size(block)
         if size > TEXT_BYTES_MAX:
-            block = text_block(_too_large(block["resource"]["uri"].removeprefix("file:///"), size))
+            block = text_block(_too_large(block["resource"]["uri"].removeprefix("file:///"), _file_size(block)))
             size = _BLOCK_BYTES
         failed = failed or block["type"] == "text"
         if content and carried + size > TEXT_BYTES_MAX:
@@ -163,9 +163,13 @@ def _file_blocks(reply: GuestReply) -> list[dict[str, Any]]:
 
 
 def _too_large(path: str, size: int) -> str:
-    return (
-        f"Error reading file: {path}: {size} bytes are more than one answer carries ({TEXT_BYTES_MAX}). {_OTHER_WAYS}"
-    )
+    limit = f"an answer carries {TEXT_BYTES_MAX} as encoded: text as JSON, all else in base64"
+    return f"Error reading file: {path}: {size} bytes are too many; {limit}. {_OTHER_WAYS}"
+
+
+def _file_size(block: dict[str, Any]) -> int:
+    resource = block["resource"]
+    return len(resource["text"].encode()) if resource["type"] == "text" else len(resource["blob"])
 
 
 def _resource(path: str, data: bytes, mime_type: object) -> dict[str, Any]:
