@@ -9,10 +9,10 @@ from fumehood.settings import MIB
 from tests.service import Service, Session, service
 from tests.signing import Caller
 
-SMALL_MEMORY_BYTES = 640 * MIB
+SMALL_MEMORY_BYTES = 1024 * MIB
 SMALL_DISK_BYTES = 96 * MIB
-SMALL_PROCESSES = 96
-SMALL_CALL_SECONDS = 20
+SMALL_PROCESSES = 48
+SMALL_CALL_SECONDS = 10
 
 
 @pytest.fixture(scope="module")
