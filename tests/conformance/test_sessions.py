@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -162,8 +163,9 @@ def test_a_call_that_runs_when_its_session_is_stopped_says_so_in_the_stream(clie
         arguments={"command": "sleep 60"},
     )
     session.stop()
-    with pytest.raises(EventStreamError, match=r"resourceNotFoundException.*was stopped"):
-        list(answer["stream"])
+    stopped = pytest.raises(EventStreamError, match=r"resourceNotFoundException.*was stopped")
+    with closing(answer["stream"]) as stream, stopped:
+        list(stream)
 
 
 @pytest.mark.parametrize("seconds", [0, 28_801])
@@ -171,6 +173,7 @@ def test_a_timeout_beyond_its_range_is_refused(server: Service, seconds: int) ->
     unchecked = server.client(parameter_validation=False)
     with pytest.raises(ClientError, match="sessionTimeoutSeconds") as told:
         _start(unchecked, SYSTEM, sessionTimeoutSeconds=seconds)
+    unchecked.close()
     assert told.value.response["Error"]["Code"] == "ValidationException"
 
 
