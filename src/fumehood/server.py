@@ -1,7 +1,9 @@
 """Puts the parts together, and maps operation names to functions; the only place that knows everything."""
 
 import asyncio
+import fcntl
 import json
+import os
 import secrets
 import signal
 import socket
@@ -17,6 +19,7 @@ from fumehood.aws.body import Receive
 from fumehood.aws.endpoint import Endpoint, Operation, Scope, Send
 from fumehood.aws.http_protocol import BoundedHttpProtocol
 from fumehood.calls import CallRecord
+from fumehood.errors import ConfigurationError
 from fumehood.extension import openapi
 from fumehood.extension.files import FileTransfers
 from fumehood.identity.policies import authorise
@@ -97,9 +100,35 @@ def operations(interpreters: Interpreters, sessions: Sessions) -> dict[str, Oper
 async def running(settings: Settings, template: Template) -> AsyncGenerator[Fumehood]:
     """The service, from settings and a built template; at the end every sandbox is stopped.
 
-    Raises EngineUnavailableError if gVisor cannot run here: nothing weaker is ever used.
+    Raises EngineUnavailableError if gVisor cannot run here: nothing weaker is ever used; ConfigurationError if another
+    server uses the data folder.
     """
     settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _only_server(settings.data):
+        async with _running(settings, template) as fumehood:
+            yield fumehood
+
+
+@contextmanager
+def _only_server(data: Path) -> Generator[None]:
+    """Hold the data folder. A second server would take the first one's sandboxes for a dead server's, and end them."""
+    with (data / "server.lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise ConfigurationError(
+                f"another server (process {lock.read().strip() or 'unknown'}) uses the data folder {data}: "
+                "stop it, or name another folder in FUMEHOOD_DATA"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+@asynccontextmanager
+async def _running(settings: Settings, template: Template) -> AsyncGenerator[Fumehood]:
     engine = Gvisor(settings.runsc, settings.data)
     isolation = await engine.probe()
     await engine.clean_up()
@@ -126,13 +155,26 @@ async def running(settings: Settings, template: Template) -> AsyncGenerator[Fume
         await database.close()
 
 
-async def serve(fumehood: Fumehood, listening: asyncio.Event) -> None:
-    """Answer HTTP until SIGINT or SIGTERM; `listening` is set once clients can connect."""
+def take_address(settings: Settings) -> socket.socket:
+    """A socket that has the server's address and does not listen yet. ConfigurationError if it cannot be had."""
+    try:
+        family = socket.getaddrinfo(settings.host or None, settings.port, type=socket.SOCK_STREAM)[0][0]
+        taken = socket.socket(family, socket.SOCK_STREAM)
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind((settings.host, settings.port))
+    except OSError as error:
+        raise ConfigurationError(
+            f"{settings.host} port {settings.port} cannot be listened on: {error.strerror}. "
+            "Another can be named in FUMEHOOD_HOST and FUMEHOOD_PORT."
+        ) from None
+    return taken
+
+
+async def serve(fumehood: Fumehood, address: socket.socket, listening: asyncio.Event) -> None:
+    """Answer HTTP at `address` until SIGINT or SIGTERM; `listening` is set once clients can connect."""
     settings = fumehood.settings
     config = uvicorn.Config(
         fumehood.app,
-        host=settings.host,
-        port=settings.port,
         http=BoundedHttpProtocol,
         ws="none",
         loop="uvloop",
@@ -148,7 +190,7 @@ async def serve(fumehood: Fumehood, listening: asyncio.Event) -> None:
         ssl_certfile=settings.tls_certificate,
         ssl_keyfile=settings.tls_key,
     )
-    await _Server(config, listening).serve()
+    await _Server(config, listening).serve([address])
 
 
 class _Server(uvicorn.Server):

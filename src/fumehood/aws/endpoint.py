@@ -34,8 +34,6 @@ Result = TypeVar("Result")
 # A client that takes none of a piece in this time is gone for all that matters.
 SEND_TIMEOUT_SECONDS = 120.0
 _SEND_PIECE_BYTES = 256 * 1024
-# Far below any client's read timeout, after which it would send its request again.
-_HEADERS_AFTER_SECONDS = 0.01
 # Parsing a body of 100 MB takes several times its size in memory; so few are parsed at once.
 _LARGE_JOBS_MAX = 2
 _SECRET_HEADERS = frozenset({"authorization", "x-amz-security-token"})
@@ -269,13 +267,17 @@ class Endpoint:
             return await asyncio.to_thread(work)
 
     async def _stream(self, exchange: _Exchange, receive: Receive, binding: Binding, reply: EventStreamReply) -> None:
-        """Send status and headers, each event as it comes, and keep-alive frames while none does."""
+        """Send status and headers with the first event, each event as it comes, and keep-alive frames while none does.
+
+        Headers go out without an event when it takes longer than settings.keep_alive_seconds.
+        """
         headers = {"content-type": event_stream.CONTENT_TYPE, **binding.response_headers(reply.members)}
         gone = asyncio.create_task(_disconnection(receive))
         event = asyncio.create_task(_next(reply.events))
         try:
-            # A short call's answer goes out in one packet: headers alone would wake the client for nothing.
-            await _first_of(gone, event, timeout_seconds=_HEADERS_AFTER_SECONDS)
+            # Clients that never read the stream, as the SDK's upload_file, take the headers for the call's end: their
+            # next call must not overtake it. And an answer in one packet wakes the client once.
+            await _first_of(gone, event, timeout_seconds=self._settings.keep_alive_seconds)
             await exchange.start(binding.operation.response_code, headers)
             while True:
                 await _first_of(gone, event, timeout_seconds=self._settings.keep_alive_seconds)

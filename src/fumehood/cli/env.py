@@ -1,6 +1,7 @@
 """`fumehood env`: the lines of shell that point every AgentCore client at this server."""
 
 import base64
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -49,6 +50,10 @@ def env_lines(settings: Settings, principal: str) -> list[str]:
     Raises ConfigurationError if no server ever started with this data folder, or it has no such principal.
     """
     path = settings.data / "credentials"
+    if not os.access(settings.data, os.R_OK | os.X_OK) and settings.data.exists():
+        raise ConfigurationError(
+            f"The data folder {settings.data} is for its server's user only: run this as that user, as with sudo."
+        )
     if not path.exists():
         raise ConfigurationError(
             f"No fumehood server has been started with the data folder {settings.data}. "

@@ -4,6 +4,7 @@ import asyncio
 import ipaddress
 import logging
 import os
+import socket
 import sys
 from contextlib import suppress
 from typing import Annotated, Any
@@ -22,7 +23,7 @@ from fumehood.sandbox import machine
 from fumehood.sandbox.contract import EngineUnavailableError
 from fumehood.sandbox.template import catalog
 from fumehood.sandbox.template.errors import TemplateError
-from fumehood.server import Fumehood, running
+from fumehood.server import Fumehood, running, take_address
 from fumehood.server import serve as serve_http
 from fumehood.settings import Settings
 
@@ -39,7 +40,8 @@ def serve(
     _log_to_stderr()
     try:
         check_bind(settings)
-        uvloop.run(_serve(settings))
+        with take_address(settings) as address:
+            uvloop.run(_serve(settings, address))
     except (ConfigurationError, EngineUnavailableError, TemplateError) as error:
         print(f"fumehood cannot serve: {error}", file=sys.stderr)
         raise SystemExit(1) from error
@@ -51,7 +53,7 @@ def check_bind(settings: Settings) -> None:
         return
     raise ConfigurationError(
         f"{settings.host} can be reached from other machines, and there is no TLS. Set FUMEHOOD_TLS_CERTIFICATE and "
-        "FUMEHOOD_TLS_KEY, or say --insecure if something else protects the connection."
+        "FUMEHOOD_TLS_KEY; or say --insecure (FUMEHOOD_INSECURE=true) if something else protects the connection."
     )
 
 
@@ -64,7 +66,7 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings, address: socket.socket) -> None:
     lacking = [check for check in await machine.check(settings) if check.is_essential and not check.ok]
     if lacking:
         raise EngineUnavailableError("\n".join(["this machine cannot run sandboxes", *doctor_lines(lacking)]))
@@ -74,7 +76,7 @@ async def _serve(settings: Settings) -> None:
         listening = asyncio.Event()
         announcing = asyncio.ensure_future(_announce(fumehood, listening))
         try:
-            await serve_http(fumehood, listening)
+            await serve_http(fumehood, address, listening)
         finally:
             announcing.cancel()
 

@@ -42,8 +42,12 @@ class Check:
 
 async def check(settings: Settings, cgroups: Path = Path("/sys/fs/cgroup")) -> list[Check]:
     """Look at everything a sandbox needs on this machine. Never raises for what it finds; takes a second or two."""
+    privileges = check_privileges(os.geteuid())
+    if not privileges.ok:
+        # Without them nothing else can be looked at.
+        return [privileges]
     return [
-        check_privileges(os.geteuid()),
+        privileges,
         await check_gvisor(settings),
         await asyncio.to_thread(check_cgroups, cgroups),
         await asyncio.to_thread(check_memory, settings, Path("/proc/meminfo")),
