@@ -1,5 +1,6 @@
 """What the README shows: the AgentCore SDK, unmodified, against a fumehood server.
 
+pip install bedrock-agentcore
 eval "$(.venv/bin/fumehood env)"
 python docs/quickstart.py
 """
