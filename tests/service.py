@@ -47,6 +47,7 @@ class Service:
         self.data = data
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
+        self._clients: list[Any] = []
         self._settings = {"FUMEHOOD_DATA": str(data), "FUMEHOOD_PORT": str(self.port)} | dict(settings or {})
         self.log = data / "server.log"
         with self.log.open("ab") as log:
@@ -90,9 +91,9 @@ class Service:
         return {"PATH": os.environ["PATH"]} | variables
 
     def client(self, service: str = "bedrock-agentcore", principal: str = "default", **config: Any) -> Any:
-        """A boto3 client of either plane for a principal of this server."""
+        """A boto3 client of either plane for a principal of this server; its connections live as long as the server."""
         variables = self.environment(principal)
-        return boto3.client(
+        made = boto3.client(
             service,
             endpoint_url=self.url,
             region_name=variables["AWS_REGION"],
@@ -100,11 +101,19 @@ class Service:
             aws_secret_access_key=variables["AWS_SECRET_ACCESS_KEY"],
             config=Config(**config),
         )
+        self._clients.append(made)
+        return made
+
+    def _close_clients(self) -> None:
+        while self._clients:
+            self._clients.pop().close()
 
     def stop(self) -> int:
         """Ask it to end, as a service manager would, and wait; its exit code."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(_STOP_SECONDS)
+        code = self.process.wait(_STOP_SECONDS)
+        self._close_clients()
+        return code
 
     def restarted(self) -> "Service":
         """A new server on the same data folder and with the same settings, once this one has ended."""
@@ -115,6 +124,7 @@ class Service:
         """End the server alone, as a crash would: its sandboxes are not told."""
         self.process.kill()
         self.process.wait(_STOP_SECONDS)
+        self._close_clients()
 
 
 @contextlib.contextmanager

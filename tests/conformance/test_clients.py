@@ -1,59 +1,12 @@
 """The official clients beside boto3, each with what `fumehood env` sets and nothing else."""
 
-import json
 import subprocess
 import sys
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests import node_clients
 from tests.service import Service
-
-AWS = Path(sys.executable).parent / "aws"
-SYSTEM = "aws.codeinterpreter.v1"
-
-
-def _aws(server: Service, *arguments: str) -> dict[str, Any]:
-    """What the AWS CLI answers."""
-    finished = subprocess.run(
-        [str(AWS), *arguments, "--output", "json"],
-        env=server.environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert finished.returncode == 0, finished.stderr
-    return json.loads(finished.stdout or "{}")
-
-
-def test_the_aws_cli_starts_shows_lists_and_stops_a_session(server: Service) -> None:
-    named = ("--code-interpreter-identifier", SYSTEM)
-    started = _aws(server, "bedrock-agentcore", "start-code-interpreter-session", *named, "--name", "cli")
-    session = ("--session-id", started["sessionId"])
-    shown = _aws(server, "bedrock-agentcore", "get-code-interpreter-session", *named, *session)
-    assert (shown["status"], shown["name"]) == ("READY", "cli")
-    listed = _aws(server, "bedrock-agentcore", "list-code-interpreter-sessions", *named, "--status", "READY")
-    assert started["sessionId"] in [item["sessionId"] for item in listed["items"]]
-    stopped = _aws(server, "bedrock-agentcore", "stop-code-interpreter-session", *named, *session)
-    assert stopped["sessionId"] == started["sessionId"]
-    shown = _aws(server, "bedrock-agentcore", "get-code-interpreter-session", *named, *session)
-    assert shown["status"] == "TERMINATED"
-
-
-def test_the_aws_cli_makes_tags_and_deletes_an_interpreter(server: Service) -> None:
-    control = "bedrock-agentcore-control"
-    made = _aws(
-        *(server, control, "create-code-interpreter", "--name", "made_by_cli"),
-        *("--network-configuration", "networkMode=SANDBOX", "--tags", "team=tests"),
-    )
-    arn = ("--resource-arn", made["codeInterpreterArn"])
-    _aws(server, control, "tag-resource", *arn, "--tags", "stage=trial")
-    assert _aws(server, control, "list-tags-for-resource", *arn)["tags"] == {"team": "tests", "stage": "trial"}
-    deleted = _aws(server, control, "delete-code-interpreter", "--code-interpreter-id", made["codeInterpreterId"])
-    assert deleted["status"] == "DELETING"
-
 
 _SDK_PRELUDE = """
 import json
@@ -73,6 +26,10 @@ _SDK = {
         "print([e['result']['structuredContent']['stdout'] for e in size['stream']])\n"
         "print(client.download_file('b.bin') == content)",
         "['67']\nTrue",
+    ),
+    "a call whose stream it does not read": (
+        "client.execute_command('sleep 1; echo late > late')\nprint(repr(client.download_file('late')))",
+        "'late\\n'",
     ),
     "several files": (
         "client.upload_files([{'path': 'a.txt', 'content': 'A'}, {'path': 'b.txt', 'content': 'B'}])\n"
