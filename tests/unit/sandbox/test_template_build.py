@@ -201,8 +201,10 @@ def test_nothing_in_the_base_template_tells_of_this_machine(base: Template) -> N
     assert (base.root / "etc/hostname").read_text() == "sandbox\n"
     assert not (base.root / "etc/apt").exists()
     assert not (base.root / "etc/pip.conf").exists()
-    for folder in ("tmp", "var/tmp", "mnt", ".fumehood", "proc", "sys"):
+    for folder in ("var/tmp", "mnt", ".fumehood", "proc", "sys"):
         assert list((base.root / folder).iterdir()) == [], folder
+    # The one file by which /tmp stays on the sandbox's disk.
+    assert [path.name for path in (base.root / "tmp").iterdir()] == [".on-disk"]
 
 
 async def test_the_user_is_as_promised(base: Template) -> None:
