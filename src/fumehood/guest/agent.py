@@ -11,7 +11,6 @@ import sys
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from itertools import islice
 from typing import Any
 
 from fumehood.guest.commands import run_command, run_shell
@@ -30,6 +29,7 @@ from fumehood.guest.wire import (
     encode_frame,
     is_data,
     read_available,
+    write_queued,
 )
 
 _TEXT_BYTES_MAX = 128 * 1024 * 1024
@@ -80,14 +80,7 @@ class HostPipe:
         self._flushing = False
         try:
             while self._queue:
-                written = os.writev(1, list(islice(self._queue, 64)))
-                while written:
-                    first = self._queue[0]
-                    if written < len(first):
-                        self._queue[0] = first[written:]
-                        break
-                    written -= len(first)
-                    self._queue.popleft()
+                write_queued(1, self._queue)
         except BlockingIOError:
             self._flushing = True
             self._loop.add_writer(1, self._flush_rest)

@@ -22,6 +22,7 @@ import zlib
 from collections import deque
 from collections.abc import Awaitable, Callable
 from enum import IntEnum
+from itertools import islice
 from typing import Any, NamedTuple
 
 MAGIC = b"\xfe\x0d"
@@ -66,6 +67,19 @@ def read_available(descriptor: int) -> bytes:
     """
     size = os.readv(descriptor, [_landing])
     return bytes(memoryview(_landing)[:size])
+
+
+def write_queued(descriptor: int, queue: deque[memoryview]) -> int:
+    """Write from the queue what one write of a pipe takes, and drop that from it; how many bytes. BlockingIOError."""
+    total = written = os.writev(descriptor, list(islice(queue, 64)))
+    while written:
+        first = queue[0]
+        if written < len(first):
+            queue[0] = first[written:]
+            break
+        written -= len(first)
+        queue.popleft()
+    return total
 
 
 class Frame(NamedTuple):

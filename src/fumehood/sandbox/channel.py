@@ -6,7 +6,6 @@ import os
 import secrets
 from collections import deque
 from collections.abc import AsyncIterator
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from fumehood.guest.wire import (
     Wire,
     encode_frame,
     read_available,
+    write_queued,
 )
 from fumehood.sandbox.contract import GuestError, GuestReply, GuestRequest
 
@@ -161,15 +161,7 @@ class Channel:
             return
         try:
             while self._queue:
-                written = os.writev(self._in, list(islice(self._queue, 64)))
-                self._queued_bytes -= written
-                while written:
-                    first = self._queue[0]
-                    if written < len(first):
-                        self._queue[0] = first[written:]
-                        break
-                    written -= len(first)
-                    self._queue.popleft()
+                self._queued_bytes -= write_queued(self._in, self._queue)
         except BlockingIOError:
             self._loop.add_writer(self._in, self._flush)
             return

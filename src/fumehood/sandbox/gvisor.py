@@ -140,22 +140,12 @@ class Gvisor:
 
     async def _run_true(self) -> None:
         """Really run a program isolated, under a deadline: a platform that is there may still hang."""
-        command = [*self.flags("none"), "do", "/bin/true"]
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-        )
         try:
-            _, errors = await asyncio.wait_for(process.communicate(), _COMMAND_SECONDS)
+            await self.command("do", "/bin/true")
         except TimeoutError:
-            process.kill()
-            await process.wait()
             raise EngineUnavailableError("gVisor hangs on this machine: see 'fumehood doctor'") from None
-        if process.returncode != 0:
-            detail = errors.decode(errors="replace").strip()[-400:]
-            raise EngineUnavailableError(f"gVisor cannot run a program on this machine: {detail}")
+        except RuntimeError as error:
+            raise EngineUnavailableError(f"gVisor cannot run a program on this machine: {error}") from None
 
     async def _launch(self, spec: SandboxSpec, subcommand: list[str], life_seconds: float | None) -> "GvisorSandbox":
         if self._isolation is None:

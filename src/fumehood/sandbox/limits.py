@@ -68,15 +68,6 @@ def remove_groups(sandbox_id: str) -> None:
             (controller / group).rmdir()
 
 
-def sandboxes_with_groups() -> set[str]:
-    """Ids of all sandboxes that have a control group."""
-    found: set[str] = set()
-    for parent in [_CGROUPS / PARENT, *_CGROUPS.glob(f"*/{PARENT}")]:
-        if parent.is_dir():
-            found |= {entry.name for entry in parent.iterdir() if entry.is_dir()}
-    return found
-
-
 def end_from_report(report: str, asked: EndReason | None) -> End:
     """How a sandbox ended, from its keeper's report: `status=N`, the memory controller's counters, and a log."""
     lines = report.partition("\nlog:\n")[0].splitlines()
