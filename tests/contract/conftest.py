@@ -94,7 +94,7 @@ async def sh(sandbox: Sandbox, command: str, timeout_seconds: float = CALL_SECON
 
 async def run(sandbox: Sandbox, code: str) -> str:
     """The output of Python code in the sandbox's kernel."""
-    head = {"runtime": "python", "clear": False, "timeout_seconds": CALL_SECONDS}
+    head = {"runtime": "python", "language": "python", "clear": False, "timeout_seconds": CALL_SECONDS}
     reply: GuestReply = await sandbox.call(
         GuestRequest("execute", head, (code.encode(),)), CALL_SECONDS + 5, OUTPUT_BYTES
     )

@@ -16,6 +16,7 @@ from typing import Any
 from fumehood.guest.commands import run_command, run_shell
 from fumehood.guest.files import OPERATIONS, run_file_operation, serve_file_operation
 from fumehood.guest.kernels.process import Kernel
+from fumehood.guest.kernels.runtimes import RUNTIMES
 from fumehood.guest.processes import Limits, reap_children
 from fumehood.guest.spares import Spares
 from fumehood.guest.tasks import Task, Tasks, TooManyTasksError, UnknownTaskError
@@ -40,8 +41,6 @@ _AFTER_ANSWER_SECONDS = 0.002
 _PR_SET_DUMPABLE = 4
 EXIT_AT_DEADLINE = 75
 """Exit status that tells whoever reads it later that the deadline ended the sandbox."""
-KERNEL_SCRIPT = "/.fumehood/lib/fumehood/guest/kernels/python.py"
-TEMPLATE_PYTHON = "/usr/bin/python3"
 
 
 class HostPipe:
@@ -170,8 +169,9 @@ class Agent:
             kernel.close()
             kernel = None
         if kernel is None:
-            kernel = Kernel(TEMPLATE_PYTHON, ["python3", "-B", KERNEL_SCRIPT], self._kernel_limits)
-            self._kernels[runtime] = kernel
+            program = RUNTIMES[runtime]
+            limits = self._kernel_limits if program.limits_address_space else self._limits
+            kernel = self._kernels[runtime] = Kernel(program.path, program.argv, limits)
         return kernel
 
     def _turn(self, runtime: str) -> asyncio.Lock:
@@ -180,9 +180,12 @@ class Agent:
     async def _execute(self, stream: Stream) -> None:
         head = stream.head
         code = await _receive_text(stream)
+        if not RUNTIMES[head["runtime"]].is_there:
+            stream.reset("no-runtime", f"this session's template has no {head['runtime']}")
+            return
         async with self._turn(head["runtime"]):
             kernel = self._kernel(head["runtime"])
-            message = {"op": "execute", "code": code, "clear": head["clear"]}
+            message = {"op": "execute", "code": code, "language": head["language"], "clear": head["clear"]}
             answer = await kernel.call(message, head["timeout_seconds"])
             outputs, described = kernel.take_output()
         await _answer(stream, answer | described, outputs)

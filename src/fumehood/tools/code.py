@@ -1,6 +1,7 @@
 """executeCode."""
 
 import signal
+from collections.abc import Iterable
 from typing import Any
 
 from fumehood.errors import InvalidRequestError
@@ -15,20 +16,28 @@ from fumehood.tools.results import (
     split_outputs,
 )
 
+RUNTIMES_OF = {"python": ("python",), "javascript": ("deno", "nodejs"), "typescript": ("deno", "nodejs")}
+"""The runtimes of each language, the one that runs it by default first."""
+
 
 def kernel_of(arguments: dict[str, Any]) -> str:
     """The runtime that will run the code. InvalidRequestError if language and runtime do not go together."""
     language = arguments.get("language")
     if language is None:
-        raise InvalidRequestError.of_field("arguments.language", "executeCode needs the language of the code: python")
-    if language != "python":
         raise InvalidRequestError.of_field(
-            "arguments.language", f"this version of fumehood runs python only, not {language}"
+            "arguments.language", f"executeCode needs the language of the code: {_one_of(RUNTIMES_OF)}"
         )
-    runtime = arguments.get("runtime", "python")
-    if runtime != "python":
-        raise InvalidRequestError.of_field("arguments.runtime", f"python code runs in runtime python, not {runtime}")
-    return "python"
+    runtimes = RUNTIMES_OF[language]
+    runtime = arguments.get("runtime", runtimes[0])
+    if runtime not in runtimes:
+        raise InvalidRequestError.of_field(
+            "arguments.runtime", f"{language} code runs in runtime {_one_of(runtimes)}, not {runtime}"
+        )
+    return str(runtime)
+
+
+def _one_of(names: Iterable[str]) -> str:
+    return " or ".join(names)
 
 
 def check_code(arguments: dict[str, Any]) -> None:
@@ -41,7 +50,12 @@ async def execute_code(arguments: dict[str, Any], guest: Guest) -> Result:
     """Run code in the session's kernel; its state stays for the next call."""
     runtime = kernel_of(arguments)
     timeout = guest.call_timeout_seconds
-    head = {"runtime": runtime, "clear": arguments.get("clearContext", False), "timeout_seconds": timeout}
+    head = {
+        "runtime": runtime,
+        "language": arguments["language"],
+        "clear": arguments.get("clearContext", False),
+        "timeout_seconds": timeout,
+    }
     code = required_text(arguments, "code", "executeCode")
     reply = await guest.call(GuestRequest("execute", head, (code,)), timeout + GRACE_SECONDS, OUTPUT_BYTES_MAX)
     output, errors = split_outputs(reply.head, reply.body)
