@@ -89,5 +89,9 @@ class SandboxLostError(FumehoodError):
         self.reason = reason
 
 
+class TemplateUnavailableError(FumehoodError):
+    """No session can start from the template that is named; the message says which there are."""
+
+
 class ConfigurationError(FumehoodError):
     """The installation cannot be used as it is set up. For whoever runs the server, never sent to a client."""

@@ -1,11 +1,12 @@
 """The control plane: code interpreters made, described, listed, deleted and tagged.
 
 A code interpreter is what sessions are started from. One is built in, `aws.codeinterpreter.v1`; it belongs to everybody
-and cannot be changed. All others are custom: an account's own.
+and cannot be changed. All others are custom: an account's own. The tag `fumehood:template` names the template that an
+interpreter's sessions start from.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -19,6 +20,7 @@ from fumehood.errors import (
     InvalidRequestError,
     NotFoundError,
     QuotaExceededError,
+    TemplateUnavailableError,
 )
 from fumehood.ids import SYSTEM_INTERPRETER_ID, interpreter_arn, new_interpreter_id, parse_interpreter_arn
 from fumehood.settings import Settings
@@ -31,6 +33,10 @@ TAGS_MAX = 50
 """Tags of one resource, as in the official model."""
 PAGE_DEFAULT = 10
 """Entries of a page where the request names no maxResults: what the official model documents for session lists."""
+TEMPLATE_TAG = "fumehood:template"
+"""The tag whose value is the name of a template. Other keys that begin with `fumehood:` are refused."""
+FindTemplate = Callable[[str | None], Awaitable[str]]
+"""The id of the template of that name, or of the default. TemplateUnavailableError if nothing can start from it."""
 
 _CUSTOM_ID = re.compile(r"[a-zA-Z][a-zA-Z0-9_]{0,47}-[a-zA-Z0-9]{10}")
 _SANDBOX = "SANDBOX"
@@ -51,24 +57,27 @@ class Interpreter:
     arn: str
     name: str
     network_mode: str
+    template: str | None
+    """The name of the template it chooses; None for the server's default."""
 
 
 class Interpreters:
     """The control plane's operations. Each takes a call with valid parameters and gives the answer's members."""
 
-    def __init__(self, database: Database, settings: Settings) -> None:
+    def __init__(self, database: Database, find_template: FindTemplate, settings: Settings) -> None:
         self._database = database
+        self._find_template = find_template
         self._settings = settings
 
     async def create(self, call: Call) -> dict[str, Any]:
         """CreateCodeInterpreter.
 
-        Raises InvalidRequestError for what this version has not, ConflictError if the name is taken, and
-        QuotaExceededError at `settings.interpreters_max`.
+        Raises InvalidRequestError for what this version has not and for a template that is not there, ConflictError if
+        the name is taken, and QuotaExceededError at `settings.interpreters_max`.
         """
         parameters, account = call.parameters, call.principal.account_id
         _refuse_unsupported(parameters)
-        tags = _checked_tags(parameters.get("tags", {}))
+        tags = await self._checked_tags(parameters.get("tags", {}))
         moment = clock.now()
         row = InterpreterRow(
             id=new_interpreter_id(parameters["name"]),
@@ -148,17 +157,14 @@ class Interpreters:
         return {"codeInterpreterId": interpreter_id, "status": "DELETING", "lastUpdatedAt": deleted_at}
 
     async def tag(self, call: Call) -> dict[str, Any]:
-        """TagResource: add or replace tags. Raises QuotaExceededError where that would make more than `TAGS_MAX`."""
-        given = _checked_tags(call.parameters["tags"])
+        """TagResource: add or replace tags; a template counts for the sessions that start afterwards.
+
+        Raises InvalidRequestError as `create` does, and QuotaExceededError where there would be more than `TAGS_MAX`.
+        """
+        given = await self._checked_tags(call.parameters["tags"])
         async with self._database.writing() as transaction:
             await transaction.lock_account(call.principal.account_id)
-            row = await self._find_tagged(transaction, call)
-            tags = {**row.tags, **given}
-            if len(tags) > TAGS_MAX:
-                raise QuotaExceededError(
-                    f"A resource has at most {TAGS_MAX} tags; this request would make {len(tags)}."
-                )
-            await transaction.interpreters.set_tags(row.id, tags)
+            await _add_tags(transaction, await self._find_tagged(transaction, call), given)
         return {}
 
     async def untag(self, call: Call) -> dict[str, Any]:
@@ -176,6 +182,46 @@ class Interpreters:
         async with self._database.reading() as transaction:
             row = await self._find_tagged(transaction, call)
         return {"tags": row.tags}
+
+    async def get_template(self, call: Call) -> dict[str, Any]:
+        """The template of an interpreter's sessions: `template`, and `isDefault` if it chose none. NotFoundError."""
+        interpreter = await self.resolve(call.principal.account_id, call.parameters["codeInterpreterId"])
+        template = self._settings.template if interpreter.template is None else interpreter.template
+        return {"template": template, "isDefault": interpreter.template is None}
+
+    async def set_template(self, call: Call) -> dict[str, Any]:
+        """Choose the template of the sessions that an interpreter starts from now on, as its tag does.
+
+        Raises InvalidRequestError if there is no such template, NotFoundError, and AccessDeniedError for the system
+        interpreter.
+        """
+        account, name = call.principal.account_id, call.parameters["template"]
+        interpreter_id = self.interpreter_id(account, call.parameters["codeInterpreterId"])
+        if interpreter_id == SYSTEM_INTERPRETER_ID:
+            raise AccessDeniedError(
+                "The system interpreter starts from the server's own template, FUMEHOOD_TEMPLATE. "
+                "Create a code interpreter to choose another."
+            )
+        await self._check_template("template", name)
+        async with self._database.writing() as transaction:
+            await transaction.lock_account(account)
+            await _add_tags(transaction, await self._find(transaction, account, interpreter_id), {TEMPLATE_TAG: name})
+        return {"template": name, "isDefault": False}
+
+    async def template_of(self, interpreter: Interpreter) -> str:
+        """The id of the template that a session of the interpreter starts from now.
+
+        Raises ConflictError, which says what would help, if nothing can start from it any more.
+        """
+        try:
+            return await self._find_template(interpreter.template)
+        except TemplateUnavailableError as error:
+            if interpreter.template is None:
+                raise ConflictError(f"No session can start from this server's own template: {error.message}") from error
+            raise ConflictError(
+                f"Code interpreter {interpreter.id} can start no session: {error.message} "
+                f"Its tag {TEMPLATE_TAG} may name another."
+            ) from error
 
     async def purge(self) -> int:
         """Forget interpreters deleted so long ago that no client token knows them; how many that were, 1000 at most."""
@@ -206,7 +252,13 @@ class Interpreters:
         else:
             async with self._database.reading() as own:
                 row = await self._find(own, account_id, identifier)
-        return Interpreter(row.id, self._arn(account_id, row.id), row.name, row.network_configuration["networkMode"])
+        return Interpreter(
+            row.id,
+            self._arn(account_id, row.id),
+            row.name,
+            row.network_configuration["networkMode"],
+            row.tags.get(TEMPLATE_TAG),
+        )
 
     @property
     def _system(self) -> InterpreterRow:
@@ -220,6 +272,24 @@ class Interpreters:
             network_configuration={"networkMode": _SANDBOX},
             description="AWS built-in code interpreter for secure code execution",
         )
+
+    async def _checked_tags(self, tags: Mapping[str, str]) -> Mapping[str, str]:
+        for key in tags:
+            if key.lower().startswith("aws:"):
+                raise InvalidRequestError.of_field("tags", f"keys that begin with aws: are reserved, such as {key}")
+            if key.lower().startswith("fumehood:") and key != TEMPLATE_TAG:
+                raise InvalidRequestError.of_field(
+                    "tags", f"of the keys that begin with fumehood: there is only {TEMPLATE_TAG}, not {key}"
+                )
+        if TEMPLATE_TAG in tags:
+            await self._check_template("tags", tags[TEMPLATE_TAG])
+        return tags
+
+    async def _check_template(self, field: str, name: str) -> None:
+        try:
+            await self._find_template(name)
+        except TemplateUnavailableError as error:
+            raise InvalidRequestError.of_field(field, error.message) from error
 
     async def _find(self, transaction: Transaction, account_id: str, identifier: str) -> InterpreterRow:
         interpreter_id = self.interpreter_id(account_id, identifier)
@@ -277,6 +347,13 @@ class Interpreters:
         )
 
 
+async def _add_tags(transaction: Transaction, row: InterpreterRow, given: Mapping[str, str]) -> None:
+    tags = {**row.tags, **given}
+    if len(tags) > TAGS_MAX:
+        raise QuotaExceededError(f"A resource has at most {TAGS_MAX} tags; this request would make {len(tags)}.")
+    await transaction.interpreters.set_tags(row.id, tags)
+
+
 async def _first_answer(transaction: Transaction, account_id: str, interpreter_id: str) -> InterpreterRow:
     """The interpreter that the first request with a client token was about, deleted since or not."""
     row = await transaction.interpreters.get_with_deleted(account_id, interpreter_id)
@@ -305,10 +382,3 @@ def _refuse_unsupported(parameters: Mapping[str, Any]) -> None:
     ]
     if problems:
         raise InvalidRequestError("; ".join(f"{problem.name}: {problem.message}" for problem in problems), problems)
-
-
-def _checked_tags(tags: Mapping[str, str]) -> Mapping[str, str]:
-    for key in tags:
-        if key.lower().startswith("aws:"):
-            raise InvalidRequestError.of_field("tags", f"keys that begin with aws: are reserved, such as {key}")
-    return tags

@@ -7,9 +7,10 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import AsyncGenerator, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -21,19 +22,24 @@ from fumehood.aws.http_protocol import BoundedHttpProtocol
 from fumehood.calls import CallRecord
 from fumehood.errors import ConfigurationError
 from fumehood.extension import openapi
+from fumehood.extension.api import Api
 from fumehood.extension.files import FileTransfers
+from fumehood.extension.templates import TemplateChoices, TemplateSummary
 from fumehood.identity.policies import authorise
 from fumehood.identity.principals import Principals, make_credentials
 from fumehood.interpreters import Interpreters
 from fumehood.sandbox.contract import Isolation, SandboxSpec
 from fumehood.sandbox.gvisor import Gvisor
 from fumehood.sandbox.host import Host, StartSandbox
-from fumehood.sandbox.template import guest_runtime
+from fumehood.sandbox.template import catalog, guest_runtime
+from fumehood.sandbox.template.available import Templates
 from fumehood.sandbox.template.catalog import Template
+from fumehood.sandbox.warm import WarmImages
 from fumehood.sessions.recovery import purge, recover
 from fumehood.sessions.service import Sessions
 from fumehood.settings import Settings
 from fumehood.store.database import Database
+from fumehood.tools.code import RUNTIMES_OF
 
 _PURGE_SECONDS = 3600.0
 _SHUTDOWN_SECONDS = 10
@@ -49,7 +55,7 @@ class Fumehood:
     settings: Settings
     isolation: Isolation
     endpoint: Endpoint
-    files: FileTransfers
+    extension: Api
     sessions: Sessions
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -62,7 +68,7 @@ class Fumehood:
         elif path == b"/fumehood/v1/openapi.json":
             await _send_json(send, 200, openapi.document())
         elif path.startswith(b"/fumehood/"):
-            await self.files(scope, receive, send)
+            await self.extension(scope, receive, send)
         else:
             await self.endpoint(scope, receive, send)
 
@@ -98,7 +104,7 @@ def operations(interpreters: Interpreters, sessions: Sessions) -> dict[str, Oper
 
 @asynccontextmanager
 async def running(settings: Settings, template: Template) -> AsyncGenerator[Fumehood]:
-    """The service, from settings and a built template; at the end every sandbox is stopped.
+    """The service, from settings and the built template of that name; at the end every sandbox is stopped.
 
     Raises EngineUnavailableError if gVisor cannot run here: nothing weaker is ever used; ConfigurationError if another
     server uses the data folder.
@@ -136,17 +142,23 @@ async def _running(settings: Settings, template: Template) -> AsyncGenerator[Fum
     principals = Principals.load(settings.data / "credentials")
     database = await Database.open(settings.database)
     try:
-        host = Host(engine, lambda request: _sandbox_spec(request, template, settings))
-        await host.warm_up(isolation, settings.data / "warm")
-        interpreters = Interpreters(database, settings)
+        images = WarmImages(engine, settings.data / "warm")
+        host = Host(engine, isolation, images, lambda request: _sandbox_spec(request, template.guest, settings))
+        await host.warm_up(template.id)
+        templates = Templates(settings, template)
+        interpreters = Interpreters(database, partial(_template_id, templates), settings)
         host_id = _host_id(settings.data)
         await recover(database, host_id)
         sessions = Sessions(database, interpreters, host, host_id, settings)
         endpoint = Endpoint(settings, principals.find_key, authorise, operations(interpreters, sessions), _log_call)
-        files = FileTransfers(endpoint, sessions.open_stream, settings.sandbox_disk_bytes)
+        files = FileTransfers(sessions.open_stream, settings.sandbox_disk_bytes)
+        choices = TemplateChoices(
+            partial(_template_summaries, templates), interpreters.get_template, interpreters.set_template
+        )
+        extension = Api(endpoint, authorise, [*files.routes, *choices.routes])
         purging = asyncio.ensure_future(_purge_for_ever(database, interpreters, settings))
         try:
-            yield Fumehood(settings, isolation, endpoint, files, sessions)
+            yield Fumehood(settings, isolation, endpoint, extension, sessions)
         finally:
             purging.cancel()
             await sessions.close()
@@ -170,8 +182,13 @@ def take_address(settings: Settings) -> socket.socket:
     return taken
 
 
-async def serve(fumehood: Fumehood, address: socket.socket, listening: asyncio.Event) -> None:
-    """Answer HTTP at `address` until SIGINT or SIGTERM; `listening` is set once clients can connect."""
+async def serve(
+    fumehood: Fumehood, address: socket.socket, listening: asyncio.Event, stopping: Callable[[], None]
+) -> None:
+    """Answer HTTP at `address` until SIGINT or SIGTERM.
+
+    `listening` is set once clients can connect; `stopping` is called when a signal has come.
+    """
     settings = fumehood.settings
     config = uvicorn.Config(
         fumehood.app,
@@ -190,23 +207,29 @@ async def serve(fumehood: Fumehood, address: socket.socket, listening: asyncio.E
         ssl_certfile=settings.tls_certificate,
         ssl_keyfile=settings.tls_key,
     )
-    await _Server(config, listening).serve([address])
+    await _Server(config, listening, stopping).serve([address])
 
 
 class _Server(uvicorn.Server):
     """uvicorn, which tells nobody by itself that it listens."""
 
-    def __init__(self, config: uvicorn.Config, listening: asyncio.Event) -> None:
+    def __init__(self, config: uvicorn.Config, listening: asyncio.Event, stopping: Callable[[], None]) -> None:
         super().__init__(config)
         self._listening = listening
+        self._stopping = stopping
 
     @contextmanager
     def capture_signals(self) -> Generator[None]:
         """End serving on a signal. uvicorn's own way raises it again then, before the sandboxes are stopped."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self.handle_exit, number, None)
+            loop.add_signal_handler(number, self._on_signal, number)
         yield
+
+    def _on_signal(self, number: int) -> None:
+        if not self.should_exit:
+            self._stopping()
+        self.handle_exit(number, None)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and say so."""
@@ -215,11 +238,29 @@ class _Server(uvicorn.Server):
             self._listening.set()
 
 
-def _sandbox_spec(request: StartSandbox, template: Template, settings: Settings) -> SandboxSpec:
+async def _template_id(templates: Templates, name: str | None) -> str:
+    return (await templates.find(name)).id
+
+
+async def _template_summaries(templates: Templates) -> list[TemplateSummary]:
+    return [
+        TemplateSummary(
+            name=template.name,
+            key=template.key,
+            size_bytes=template.size_bytes,
+            created_at=template.created_at,
+            languages=[name for name, runs_in in RUNTIMES_OF.items() if {*runs_in} & {*template.runtimes}],
+            is_default=template.name == templates.default_name,
+        )
+        for template in await templates.every()
+    ]
+
+
+def _sandbox_spec(request: StartSandbox, guest: Path, settings: Settings) -> SandboxSpec:
     return SandboxSpec(
         sandbox_id=request.sandbox_id,
-        root=template.root,
-        guest=template.guest,
+        root=catalog.root_of(request.template_id, settings),
+        guest=guest,
         agent_argv=tuple(guest_runtime.guest_argv("fumehood.guest.agent")),
         cpus=settings.sandbox_cpus,
         memory_bytes=settings.sandbox_memory_bytes,

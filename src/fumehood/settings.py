@@ -1,14 +1,38 @@
 """Every setting, typed, with its unit in the name. Each can be given as an environment variable: FUMEHOOD_<NAME>."""
 
+import difflib
 import os
+import re
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
+PREFIX = "FUMEHOOD_"
+_SIZE = re.compile(r"([0-9]{1,15})([KMGT])(?:iB)?", re.IGNORECASE)
+_UNITS = {"K": 1024, "M": MIB, "G": GIB, "T": 1024 * GIB}
+
+
+def _from_text(value: object) -> object:
+    """Bytes from text such as `8G`; what has no unit is left for pydantic to check."""
+    if not isinstance(value, str) or value.strip().isdecimal():
+        return value
+    found = _SIZE.fullmatch(value.strip())
+    if found is None:
+        raise PydanticCustomError(
+            "size", "Input should be a number of bytes, or of K, M, G or T of 1024 each, such as 8G or 512MiB"
+        )
+    return int(found[1]) * _UNITS[found[2].upper()]
+
+
+Bytes = Annotated[int, BeforeValidator(_from_text), Field(ge=0)]
+"""A size. As text it may have a unit: `8G` and `8GiB` are 8 times 1024 cubed. `8GB` is refused: it could be either."""
 
 
 def _default_data_folder() -> Path:
@@ -20,7 +44,7 @@ def _default_data_folder() -> Path:
 class Settings(BaseSettings):
     """The server's settings. Defaults are those of a single machine that serves its own user."""
 
-    model_config = SettingsConfigDict(env_prefix="FUMEHOOD_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
 
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(default=8800, ge=0, le=65535, description="port to listen on")
@@ -43,10 +67,10 @@ class Settings(BaseSettings):
     account_id: str = Field(default="000000000000", pattern="^[0-9]{12}$", description="account of the first principal")
 
     clock_skew_seconds: int = Field(default=300, ge=1, description="how far a signature's date may be from now")
-    request_max_bytes: int = Field(
+    request_max_bytes: Bytes = Field(
         default=136 * MIB, description="largest request body: 100 MB of payload in base64, and its frame"
     )
-    unverified_bytes_max: int = Field(
+    unverified_bytes_max: Bytes = Field(
         default=GIB, description="bytes held at once for requests whose signature is not verified yet"
     )
     request_body_timeout_seconds: int = Field(default=120, description="longest wait for a request's body")
@@ -70,8 +94,8 @@ class Settings(BaseSettings):
     )
 
     sandbox_cpus: int = Field(default=2, ge=1, description="virtual CPUs of a sandbox")
-    sandbox_memory_bytes: int = Field(default=8 * GIB, description="memory of a sandbox")
-    sandbox_disk_bytes: int = Field(default=10 * GIB, description="writable disk of a sandbox")
+    sandbox_memory_bytes: Bytes = Field(default=8 * GIB, description="memory of a sandbox")
+    sandbox_disk_bytes: Bytes = Field(default=10 * GIB, description="writable disk of a sandbox")
     sandbox_processes_max: int = Field(default=1_024, description="processes and threads that user code may have")
     sandbox_start_timeout_seconds: float = Field(default=60.0, description="longest wait for a sandbox to be ready")
     runsc: str = Field(default="runsc", description="the gVisor runtime to use")
@@ -89,3 +113,18 @@ class Settings(BaseSettings):
     def database(self) -> str:
         """The SQLAlchemy URL in force."""
         return self.database_url or f"sqlite+aiosqlite:///{self.data / 'fumehood.sqlite3'}"
+
+
+def unknown_variables(names: Iterable[str]) -> dict[str, str | None]:
+    """Those of the environment variables that look like a setting and are none, each with the nearest setting's name.
+
+    None where no setting is near.
+    """
+    known = {name.upper() for name in Settings.model_fields}
+    strange: dict[str, str | None] = {}
+    for name in sorted(names):
+        wanted = name.upper().removeprefix(PREFIX)
+        if wanted != name.upper() and wanted not in known:
+            near = difflib.get_close_matches(wanted, known, 1)
+            strange[name] = f"{PREFIX}{near[0]}" if near else None
+    return strange

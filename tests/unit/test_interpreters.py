@@ -15,10 +15,11 @@ from fumehood.errors import (
     InvalidRequestError,
     NotFoundError,
     QuotaExceededError,
+    TemplateUnavailableError,
     ValidationReason,
 )
 from fumehood.ids import SYSTEM_INTERPRETER_ID, new_ulid
-from fumehood.interpreters import Interpreters
+from fumehood.interpreters import TEMPLATE_TAG, Interpreters
 from fumehood.settings import Settings
 from fumehood.store.client_tokens import LIFETIME as CLIENT_TOKEN_LIFETIME
 from fumehood.store.database import Database
@@ -32,9 +33,22 @@ TOKEN = "6f2c1a7e-93b1-4a3e-b0de-4a6a3c0d5b11"
 
 
 @pytest.fixture
-def interpreters(database: Database) -> Interpreters:
+def templates() -> dict[str, str]:
+    """The templates there are: name → id."""
+    return {"base": "base-0123456789abcdef", "mine": "mine-fedcba9876543210"}
+
+
+@pytest.fixture
+def interpreters(database: Database, templates: dict[str, str]) -> Interpreters:
     """The control plane, with room for five interpreters in an account."""
-    return Interpreters(database, Settings(interpreters_max=5))
+
+    async def find(name: str | None) -> str:
+        wanted = "base" if name is None else name
+        if wanted not in templates:
+            raise TemplateUnavailableError(f"there is no template {wanted!r}. There is {', '.join(templates)}.")
+        return templates[wanted]
+
+    return Interpreters(database, find, Settings(interpreters_max=5, template="base"))
 
 
 def call(operation: str, account: str = ACCOUNT, **parameters: Any) -> Call:
@@ -502,3 +516,109 @@ async def test_reserved_keys_are_refused(interpreters: Interpreters) -> None:
 async def test_what_is_no_interpreter_of_the_account_cannot_be_tagged(interpreters: Interpreters, arn: str) -> None:
     with pytest.raises(NotFoundError):
         await interpreters.tag(call("TagResource", resourceArn=arn, tags={"a": "b"}))
+
+
+# Templates
+
+
+async def template_id_of(interpreters: Interpreters, identifier: str, account: str = ACCOUNT) -> str:
+    """What a session that is started now starts from."""
+    return await interpreters.template_of(await interpreters.resolve(account, identifier))
+
+
+async def test_sessions_start_from_the_template_that_the_tag_names_else_from_the_servers_own(
+    interpreters: Interpreters,
+) -> None:
+    plain, tagged = await create(interpreters, "plain"), await create(interpreters, "x", tags={TEMPLATE_TAG: "mine"})
+    assert await template_id_of(interpreters, plain["codeInterpreterId"]) == "base-0123456789abcdef"
+    assert await template_id_of(interpreters, tagged["codeInterpreterId"]) == "mine-fedcba9876543210"
+    assert await template_id_of(interpreters, SYSTEM_INTERPRETER_ID) == "base-0123456789abcdef"
+
+
+async def test_tagging_changes_the_template_of_later_sessions_and_untagging_takes_it_back(
+    interpreters: Interpreters,
+) -> None:
+    made = await create(interpreters, "x")
+    arn, identifier = made["codeInterpreterArn"], made["codeInterpreterId"]
+    await interpreters.tag(call("TagResource", resourceArn=arn, tags={TEMPLATE_TAG: "mine"}))
+    assert await template_id_of(interpreters, identifier) == "mine-fedcba9876543210"
+    await interpreters.untag(call("UntagResource", resourceArn=arn, tagKeys=[TEMPLATE_TAG]))
+    assert await template_id_of(interpreters, identifier) == "base-0123456789abcdef"
+
+
+async def test_the_extension_and_the_tag_are_one_choice(interpreters: Interpreters) -> None:
+    made = await create(interpreters, "x", tags={"team": "blue"})
+    chosen = {"codeInterpreterId": made["codeInterpreterId"]}
+    assert await interpreters.get_template(call("", **chosen)) == {"template": "base", "isDefault": True}
+    answered = await interpreters.set_template(call("", **chosen, template="mine"))
+    assert answered == await interpreters.get_template(call("", **chosen)) == {"template": "mine", "isDefault": False}
+    assert await tags_of(interpreters, made["codeInterpreterArn"]) == {"team": "blue", TEMPLATE_TAG: "mine"}
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [{TEMPLATE_TAG: "no"}, {TEMPLATE_TAG: ""}, {"fumehood:templates": "mine"}, {"Fumehood:Template": "mine"}],
+    ids=str,
+)
+async def test_a_tag_that_names_no_template_is_refused_at_once_and_changes_nothing(
+    interpreters: Interpreters, tags: dict[str, str]
+) -> None:
+    made = await create(interpreters, "x", tags={"team": "blue"})
+    arn = made["codeInterpreterArn"]
+    with pytest.raises(InvalidRequestError) as creating:
+        await create(interpreters, "y", tags=tags)
+    with pytest.raises(InvalidRequestError) as tagging:
+        await interpreters.tag(call("TagResource", resourceArn=arn, tags={"team": "red", **tags}))
+    assert [field_names(creating), field_names(tagging)] == [["tags"], ["tags"]]
+    assert await tags_of(interpreters, arn) == {"team": "blue"}
+    assert len((await listing(interpreters, type="CUSTOM"))["codeInterpreterSummaries"]) == 1
+
+
+async def test_an_unknown_template_is_refused_with_the_names_there_are(interpreters: Interpreters) -> None:
+    made = await create(interpreters, "x")
+    with pytest.raises(InvalidRequestError, match=r"there is no template 'no'\. There is base, mine") as refused:
+        await interpreters.set_template(call("", codeInterpreterId=made["codeInterpreterId"], template="no"))
+    assert field_names(refused) == ["template"]
+
+
+async def test_a_template_that_is_gone_keeps_sessions_from_starting_with_a_conflict_that_names_it(
+    interpreters: Interpreters, templates: dict[str, str]
+) -> None:
+    made = await create(interpreters, "x", tags={TEMPLATE_TAG: "mine"})
+    del templates["mine"]
+    with pytest.raises(ConflictError, match=f"{made['codeInterpreterId']} can start no session.*'mine'.*There is base"):
+        await template_id_of(interpreters, made["codeInterpreterId"])
+    # All else goes on, and the choice can be changed.
+    await interpreters.tag(call("TagResource", resourceArn=made["codeInterpreterArn"], tags={"team": "blue"}))
+    await interpreters.set_template(call("", codeInterpreterId=made["codeInterpreterId"], template="base"))
+    assert await template_id_of(interpreters, made["codeInterpreterId"]) == "base-0123456789abcdef"
+    del templates["base"]
+    with pytest.raises(ConflictError, match="this server's own template"):
+        await template_id_of(interpreters, SYSTEM_INTERPRETER_ID)
+
+
+async def test_another_accounts_template_can_be_neither_seen_nor_changed(interpreters: Interpreters) -> None:
+    made = await create(interpreters, "x", tags={TEMPLATE_TAG: "mine"})
+    chosen = {"codeInterpreterId": made["codeInterpreterId"]}
+    for attempt in (
+        interpreters.get_template(call("", OTHER_ACCOUNT, **chosen)),
+        interpreters.set_template(call("", OTHER_ACCOUNT, **chosen, template="base")),
+    ):
+        with pytest.raises(NotFoundError):
+            await attempt
+    assert await template_id_of(interpreters, made["codeInterpreterId"]) == "mine-fedcba9876543210"
+
+
+async def test_the_system_interpreters_template_is_the_servers_and_cannot_be_changed(
+    interpreters: Interpreters,
+) -> None:
+    system = {"codeInterpreterId": SYSTEM_INTERPRETER_ID}
+    assert await interpreters.get_template(call("", **system)) == {"template": "base", "isDefault": True}
+    with pytest.raises(AccessDeniedError, match="FUMEHOOD_TEMPLATE"):
+        await interpreters.set_template(call("", **system, template="mine"))
+
+
+async def test_a_template_takes_one_of_the_fifty_tags(interpreters: Interpreters) -> None:
+    made = await create(interpreters, "x", tags={f"k{n}": "" for n in range(50)})
+    with pytest.raises(QuotaExceededError, match="51"):
+        await interpreters.set_template(call("", codeInterpreterId=made["codeInterpreterId"], template="mine"))

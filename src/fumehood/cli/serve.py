@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Annotated, Any
 
@@ -25,7 +26,7 @@ from fumehood.sandbox.template import catalog
 from fumehood.sandbox.template.errors import TemplateError
 from fumehood.server import Fumehood, running, take_address
 from fumehood.server import serve as serve_http
-from fumehood.settings import Settings
+from fumehood.settings import Settings, unknown_variables
 
 
 def serve(
@@ -38,6 +39,8 @@ def serve(
     given: dict[str, Any] = {"host": host, "port": port, "insecure": insecure or None}
     settings = Settings(**{name: value for name, value in given.items() if value is not None})
     _log_to_stderr()
+    for line in unknown_setting_lines(os.environ):
+        _say(line)
     try:
         check_bind(settings)
         with take_address(settings) as address:
@@ -45,6 +48,15 @@ def serve(
     except (ConfigurationError, EngineUnavailableError, TemplateError) as error:
         print(f"fumehood cannot serve: {error}", file=sys.stderr)
         raise SystemExit(1) from error
+
+
+def unknown_setting_lines(names: Iterable[str]) -> list[str]:
+    """A line for each environment variable that looks like a setting and is none."""
+    return [
+        f"{name} is set, and is no setting: "
+        + ("see the README for those there are" if near is None else f"is {near} meant?")
+        for name, near in unknown_variables(names).items()
+    ]
 
 
 def check_bind(settings: Settings) -> None:
@@ -76,9 +88,15 @@ async def _serve(settings: Settings, address: socket.socket) -> None:
         listening = asyncio.Event()
         announcing = asyncio.ensure_future(_announce(fumehood, listening))
         try:
-            await serve_http(fumehood, address, listening)
+            await serve_http(fumehood, address, listening, lambda: _tell_stopping(fumehood))
         finally:
             announcing.cancel()
+    _say("stopped")
+
+
+def _tell_stopping(fumehood: Fumehood) -> None:
+    count = fumehood.sessions.count
+    _say(f"stopping: {count} {'session ends' if count == 1 else 'sessions end'}")
 
 
 async def _announce(fumehood: Fumehood, listening: asyncio.Event) -> None:
@@ -98,13 +116,18 @@ async def _announce(fumehood: Fumehood, listening: asyncio.Event) -> None:
     Console(stderr=True, soft_wrap=True).print(Panel("\n".join(lines), title="fumehood", expand=False))
 
 
+def _say(line: str) -> None:
+    """Write a line to stderr. What cannot be written is lost: a full disk under the log must not fail calls."""
+    with suppress(OSError):
+        os.write(2, f"{line}\n".encode(errors="replace"))
+
+
 class _StderrLogger:
-    """Writes lines to stderr. What cannot be written is lost: a full disk under the log must not fail calls."""
+    """Writes lines to stderr."""
 
     def msg(self, message: str) -> None:
         """Write a line."""
-        with suppress(OSError):
-            os.write(2, f"{message}\n".encode(errors="replace"))
+        _say(message)
 
     debug = info = warning = error = critical = exception = msg
 

@@ -19,7 +19,7 @@ from fumehood.guest.kernels.process import Kernel
 from fumehood.guest.kernels.runtimes import RUNTIMES
 from fumehood.guest.processes import Limits, reap_children
 from fumehood.guest.spares import Spares
-from fumehood.guest.tasks import Task, Tasks, TooManyTasksError, UnknownTaskError
+from fumehood.guest.tasks import TASKS_MAX, Task, Tasks, TooManyTasksError, UnknownTaskError
 from fumehood.guest.wire import (
     Frame,
     FrameDecoder,
@@ -38,6 +38,7 @@ _COMMANDS_AT_ONCE = 64
 _PROCESSES = 1024
 # Long enough for the answer to be read before the next fork holds everything up.
 _AFTER_ANSWER_SECONDS = 0.002
+_SHOWN_CHARACTERS = 64
 _PR_SET_DUMPABLE = 4
 EXIT_AT_DEADLINE = 75
 """Exit status that tells whoever reads it later that the deadline ended the sandbox."""
@@ -152,7 +153,7 @@ class Agent:
         except OSError as error:
             stream.reset("resources", f"the sandbox could not do it: {error.strerror}")
         except UnknownTaskError:
-            stream.reset("unknown-task", "there is no such task")
+            stream.reset("unknown-task", _unknown_task(stream.head["task_id"]))
         except TooManyTasksError:
             stream.reset("too-many-tasks", "too many tasks run already")
         except Exception as error:
@@ -191,8 +192,11 @@ class Agent:
         await _answer(stream, answer | described, outputs)
 
     async def _warm(self, stream: Stream) -> None:
-        """Have the kernel of a runtime running, with the usual libraries imported."""
+        """Have the kernel of a runtime running, with the usual libraries imported, if the template has the runtime."""
         head = stream.head
+        if not RUNTIMES[head["runtime"]].is_there:
+            stream.end({"outcome": "no-runtime"})
+            return
         async with self._turn(head["runtime"]):
             answer = await self._kernel(head["runtime"]).call({"op": "warm"}, head["timeout_seconds"])
         stream.end({"outcome": answer["outcome"]})
@@ -202,6 +206,7 @@ class Agent:
         outcomes = [
             (await kernel.call({"op": "renew"}, stream.head["timeout_seconds"]))["outcome"]
             for kernel in self._kernels.values()
+            if not kernel.process.ended
         ]
         if any(outcome != "done" for outcome in outcomes):
             stream.reset("failed", "a kernel's generators could not be renewed")
@@ -256,6 +261,13 @@ async def _answer(stream: Stream, result: dict[str, Any], outputs: list[bytes]) 
 async def _answer_task(stream: Stream, task: Task) -> None:
     result, outputs = task.describe()
     await _answer(stream, result, outputs)
+
+
+def _unknown_task(task_id: str) -> str:
+    return (
+        f"there is no such task: {task_id[:_SHOWN_CHARACTERS]}. A taskId is what startCommandExecution answered in "
+        f"this session; the oldest tasks that have ended are forgotten when there are more than {TASKS_MAX}."
+    )
 
 
 async def _serve(life_seconds: float | None) -> None:

@@ -3,12 +3,10 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import structlog
 
 from fumehood.errors import SandboxLostError
-from fumehood.ids import new_ulid
 from fumehood.sandbox.contract import (
     End,
     EndReason,
@@ -22,9 +20,8 @@ from fumehood.sandbox.contract import (
     SandboxSpec,
     Usage,
 )
-from fumehood.sandbox.warm import ensure_image
+from fumehood.sandbox.warm import WarmImages
 
-_WARM_LIFE_SECONDS = 600.0
 _STARTS_AT_ONCE = 4
 """More at once only make each slower: a start is bound by the processor."""
 
@@ -34,30 +31,35 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class StartSandbox:
-    """Ask for a sandbox of that id, which ends itself after `life_seconds`."""
+    """Ask for a sandbox of that id and of the template of that id, which ends itself after `life_seconds`."""
 
     sandbox_id: str
+    template_id: str
     life_seconds: float
 
 
 class Host:
     """Starts, calls and stops sandboxes. `make_spec` says what a requested sandbox is made of."""
 
-    def __init__(self, engine: Engine, make_spec: Callable[[StartSandbox], SandboxSpec]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        isolation: Isolation,
+        images: WarmImages,
+        make_spec: Callable[[StartSandbox], SandboxSpec],
+    ) -> None:
+        """`isolation` is what the engine's probe found."""
         self._engine = engine
+        self._isolation = isolation
+        self._images = images
         self._make_spec = make_spec
-        self._image: Path | None = None
         self._sandboxes: dict[str, Sandbox] = {}
         self._starts = asyncio.Semaphore(_STARTS_AT_ONCE)
         self._closing = False
 
-    async def warm_up(self, isolation: Isolation, folder: Path) -> None:
-        """Have a warm checkpoint below `folder` to start from. Without one sandboxes start cold: slower, no less."""
-        spec = self._make_spec(StartSandbox(f"warm-{new_ulid()}", _WARM_LIFE_SECONDS))
-        try:
-            self._image = await ensure_image(self._engine, spec, isolation, folder)
-        except (SandboxLostError, GuestError, TimeoutError, RuntimeError, OSError) as error:
-            log.error("no warm checkpoint could be made; sandboxes start cold", error=str(error))
+    async def warm_up(self, template_id: str) -> None:
+        """Have a warm checkpoint of a template. Without one its sandboxes start cold: slower, no less."""
+        await self._images.ensure(self._make_spec(StartSandbox("", template_id, 0)), self._isolation)
 
     async def start(self, request: StartSandbox) -> Isolation:
         """Start a sandbox; the isolation it has.
@@ -74,15 +76,17 @@ class Host:
         return sandbox.isolation
 
     async def _start(self, spec: SandboxSpec) -> Sandbox:
-        if self._image is None:
-            return await self._engine.start(spec)
-        try:
-            return await self._engine.restore(spec, self._image)
-        except (SandboxLostError, GuestError, TimeoutError) as error:
-            log.error(
-                "a warm checkpoint could not be restored; starting cold", image=str(self._image), error=str(error)
-            )
-        return await self._engine.start(spec)
+        image = await self._images.find(spec, self._isolation)
+        if image is not None:
+            try:
+                return await self._engine.restore(spec, image)
+            except (SandboxLostError, GuestError, TimeoutError) as error:
+                log.error("a warm checkpoint could not be restored; starting cold", image=str(image), error=str(error))
+        sandbox = await self._engine.start(spec)
+        if image is None:
+            # Only now: it would have slowed this start.
+            self._images.ensure_later(spec, self._isolation)
+        return sandbox
 
     async def call(
         self, sandbox_id: str, request: GuestRequest, timeout_seconds: float, reply_bytes_max: int
@@ -116,6 +120,7 @@ class Host:
     async def close(self) -> None:
         """End every sandbox; none can be started afterwards."""
         self._closing = True
+        await self._images.close()
         await asyncio.gather(*(self.stop(sandbox_id, EndReason.HOST_LOST) for sandbox_id in [*self._sandboxes]))
 
     def _sandbox(self, sandbox_id: str) -> Sandbox:

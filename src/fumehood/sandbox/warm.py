@@ -4,6 +4,7 @@ Nobody's code has run in it, so every account may start from it; what clones of 
 """
 
 import asyncio
+import functools
 import hashlib
 import json
 import os
@@ -12,14 +13,77 @@ import secrets
 import shutil
 import time
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from fumehood.sandbox.contract import EndReason, Engine, GuestRequest, Isolation, SandboxSpec
+import structlog
+
+from fumehood import clock
+from fumehood.errors import SandboxLostError
+from fumehood.ids import new_ulid
+from fumehood.sandbox.contract import EndReason, Engine, GuestError, GuestRequest, Isolation, SandboxSpec
 
 _WARM_SECONDS = 120.0
+_WARM_LIFE_SECONDS = 600.0
 _UNUSED_SECONDS = 7 * 86_400
+_RETRY_SECONDS = 600.0
 _FORMAT = 1
+_FAILURES = (SandboxLostError, GuestError, TimeoutError, RuntimeError, OSError)
+log = structlog.get_logger()
+
+
+class WarmImages:
+    """The images below `folder`: one for each template that is used, made when it is first needed."""
+
+    def __init__(self, engine: Engine, folder: Path) -> None:
+        self._engine = engine
+        self._folder = folder
+        self._one_at_a_time = asyncio.Lock()
+        self._making: dict[str, asyncio.Task[None]] = {}
+        self._failed_at: dict[str, float] = {}
+        self._closed = False
+
+    async def find(self, spec: SandboxSpec, isolation: Isolation) -> Path | None:
+        """The image for sandboxes like `spec`, if there is one; it counts as used now."""
+        return await asyncio.to_thread(_touched, self._folder / image_key(spec, isolation))
+
+    async def ensure(self, spec: SandboxSpec, isolation: Isolation) -> None:
+        """Have the image for sandboxes like `spec`, made now if it is not there. A failure is logged, not raised.
+
+        One that could not be made is tried again after ten minutes at the earliest.
+        """
+        key = image_key(spec, isolation)
+        async with self._one_at_a_time:
+            if clock.monotonic_seconds() - self._failed_at.get(key, -_RETRY_SECONDS) < _RETRY_SECONDS:
+                return
+            warm = replace(spec, sandbox_id=f"warm-{new_ulid()}", life_seconds=_WARM_LIFE_SECONDS)
+            try:
+                await _ensure(self._engine, warm, self._folder / key)
+            except _FAILURES as error:
+                self._failed_at[key] = clock.monotonic_seconds()
+                log.error(
+                    "no warm checkpoint could be made; sandboxes start cold", root=str(spec.root), error=str(error)
+                )
+
+    def ensure_later(self, spec: SandboxSpec, isolation: Isolation) -> None:
+        """As `ensure`, beside everything else: nobody waits for it."""
+        key = image_key(spec, isolation)
+        if key in self._making or self._closed:
+            return
+        making = self._making[key] = asyncio.ensure_future(self.ensure(spec, isolation))
+
+        def forget(_: "asyncio.Task[None]") -> None:
+            del self._making[key]
+
+        making.add_done_callback(forget)
+
+    async def close(self) -> None:
+        """Give up what is being made, and wait until nothing is left of it."""
+        self._closed = True
+        making = [*self._making.values()]
+        for task in making:
+            task.cancel()
+        await asyncio.gather(*making, return_exceptions=True)
 
 
 def image_key(spec: SandboxSpec, isolation: Isolation) -> str:
@@ -31,6 +95,7 @@ def image_key(spec: SandboxSpec, isolation: Isolation) -> str:
     return hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
+@functools.cache
 def _processor() -> str:
     """What of the processor a running program may have looked at."""
     with suppress(OSError), Path("/proc/cpuinfo").open() as lines:
@@ -40,14 +105,10 @@ def _processor() -> str:
     return platform.machine()
 
 
-async def ensure_image(engine: Engine, spec: SandboxSpec, isolation: Isolation, folder: Path) -> Path:
-    """The image for sandboxes like `spec`, below `folder`; made now, by a sandbox of that id, if it is not there.
-
-    SandboxLostError, GuestError, TimeoutError or RuntimeError if it cannot be made; nothing half-made is left.
-    """
-    image = folder / image_key(spec, isolation)
-    if not image.is_dir():
-        new = folder / f".{image.name}-{secrets.token_hex(4)}"
+async def _ensure(engine: Engine, spec: SandboxSpec, image: Path) -> None:
+    """Have `image`, made by a sandbox of `spec` if it is not there; nothing half-made is left if that fails."""
+    if await asyncio.to_thread(_touched, image) is None:
+        new = image.with_name(f".{image.name}-{secrets.token_hex(4)}")
         try:
             await _make(engine, spec, new)
             with suppress(OSError):
@@ -55,9 +116,7 @@ async def ensure_image(engine: Engine, spec: SandboxSpec, isolation: Isolation, 
                 new.rename(image)
         finally:
             await asyncio.to_thread(shutil.rmtree, new, ignore_errors=True)
-    os.utime(image)
-    await asyncio.to_thread(_remove_unused, folder)
-    return image
+    await asyncio.to_thread(_remove_unused, image.parent)
 
 
 async def _make(engine: Engine, spec: SandboxSpec, new: Path) -> None:
@@ -65,10 +124,25 @@ async def _make(engine: Engine, spec: SandboxSpec, new: Path) -> None:
     sandbox = await engine.start_for_checkpoint(spec)
     try:
         warm = GuestRequest("warm", {"runtime": "python", "timeout_seconds": _WARM_SECONDS})
-        await sandbox.call(warm, _WARM_SECONDS + 10, 0)
+        reply = await sandbox.call(warm, _WARM_SECONDS + 10, 0)
+        outcome = reply.head.get("outcome")
+        if outcome == "interrupted":
+            raise TimeoutError(f"the usual libraries were not imported within {_WARM_SECONDS:g} s")
+        if outcome != "done":
+            # A template without Python, or one whose Python cannot be a kernel: the agent alone is worth keeping.
+            log.warning("a warm checkpoint has no kernel in it", root=str(spec.root), outcome=outcome)
         await sandbox.checkpoint(new)
     finally:
         await sandbox.stop(EndReason.STOPPED)
+
+
+def _touched(image: Path) -> Path | None:
+    """The image, if it is there, its time set to now: what nobody uses is removed some day."""
+    try:
+        os.utime(image)
+    except FileNotFoundError:
+        return None
+    return image
 
 
 def _remove_unused(folder: Path) -> None:

@@ -42,6 +42,11 @@ class Lifecycle:
         self._starting: dict[str, asyncio.Task[SessionRow]] = {}
         self._background: set[asyncio.Task[None]] = set()
 
+    @property
+    def count(self) -> int:
+        """The sessions whose sandboxes run here or are being brought up."""
+        return len(self._starting.keys() | self._live.keys())
+
     def find(self, session_id: str) -> LiveSession | None:
         """The session, if its sandbox runs here."""
         return self._live.get(session_id)
@@ -85,7 +90,8 @@ class Lifecycle:
     async def _bring_up(self, row: SessionRow) -> SessionRow:
         """Start the sandbox of a new session. The session is ready, or over, when this returns or raises."""
         try:
-            isolation = await self._host.start(StartSandbox(row.id, (row.deadline_at - clock.now()).total_seconds()))
+            life_seconds = (row.deadline_at - clock.now()).total_seconds()
+            isolation = await self._host.start(StartSandbox(row.id, row.template, life_seconds))
             async with self._database.writing() as transaction:
                 row = await transaction.sessions.transition(row.id, row.version, status=SessionStatus.READY)
         except BaseException as error:

@@ -47,9 +47,11 @@ class Sessions:
     # Operations
 
     async def start(self, call: Call) -> dict[str, Any]:
-        """StartCodeInterpreterSession."""
+        """StartCodeInterpreterSession. ConflictError if nothing can start from the interpreter's template any more."""
         _refuse_unsupported(call.parameters)
-        row, first = await self._claim_start(call)
+        account, identifier = call.principal.account_id, call.parameters["codeInterpreterIdentifier"]
+        template_id = await self._interpreters.template_of(await self._interpreters.resolve(account, identifier))
+        row, first = await self._claim_start(call, template_id)
         if first:
             self._lifecycle.start(row)
         # The start goes on if the client gives up waiting: its retry, with the same token, finds the session.
@@ -121,6 +123,11 @@ class Sessions:
     # The life of the server
 
     @property
+    def count(self) -> int:
+        """The sessions whose sandboxes this server runs or brings up."""
+        return self._lifecycle.count
+
+    @property
     def can_start(self) -> bool:
         """Whether a session could be started now, quotas of accounts aside."""
         return not self._closing
@@ -132,7 +139,7 @@ class Sessions:
 
     # Starting
 
-    async def _claim_start(self, call: Call) -> tuple[SessionRow, bool]:
+    async def _claim_start(self, call: Call, template_id: str) -> tuple[SessionRow, bool]:
         """The row of the session to start, and whether this call is the one that starts it."""
         account, wanted = call.principal.account_id, call.parameters
         session_id = new_ulid()
@@ -150,7 +157,7 @@ class Sessions:
                     f"The account has {active} active sessions, and may have {self._settings.sessions_max}. "
                     "Stop some, or wait for their timeout."
                 )
-            row = self._new_row(call, session_id, interpreter.id)
+            row = self._new_row(call, session_id, interpreter.id, template_id)
             await transaction.sessions.add(row)
         return row, True
 
@@ -160,7 +167,7 @@ class Sessions:
             raise state.unknown(session_id)
         return row
 
-    def _new_row(self, call: Call, session_id: str, interpreter_id: str) -> SessionRow:
+    def _new_row(self, call: Call, session_id: str, interpreter_id: str, template_id: str) -> SessionRow:
         timeout = call.parameters.get("sessionTimeoutSeconds", self._settings.session_timeout_seconds)
         now = clock.now()
         return SessionRow(
@@ -174,7 +181,7 @@ class Sessions:
             created_at=now,
             deadline_at=now + timedelta(seconds=timeout),
             updated_at=now,
-            template=self._settings.template,
+            template=template_id,
             started_by=call.principal.arn,
             host_id=self._host_id,
             sandbox_id=session_id,

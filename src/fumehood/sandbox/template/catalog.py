@@ -9,6 +9,7 @@ from fumehood.sandbox.template import build, guest_runtime, key, recipe
 from fumehood.sandbox.template.errors import TemplateError
 from fumehood.sandbox.template.progress import Progress, Silent
 from fumehood.sandbox.template.recipe import Recipe
+from fumehood.sandbox.template.runtimes import runtimes_in
 from fumehood.sandbox.template.workplace import build_once, finished, is_mounted, read_manifest, remove_finished
 from fumehood.settings import Settings
 
@@ -27,10 +28,17 @@ class Template:
     """The guest runtime of this version of fumehood."""
     python: str
     """The template's own Python, as seen inside."""
+    runtimes: tuple[str, ...]
+    """Which of `python`, `deno` and `nodejs` it has."""
     size_bytes: int
     created_at: datetime
     is_current: bool
     """False for one whose recipe or build code has changed since: nothing new starts from it, and it can be removed."""
+
+    @property
+    def id(self) -> str:
+        """Its name and key in one: no other template, on any machine, has the same."""
+        return self.root.parent.name
 
 
 async def ensure(name: str, settings: Settings, progress: Progress) -> Template:
@@ -62,6 +70,11 @@ def current(wanted: Recipe, settings: Settings) -> Path:
     """The folder that fits `wanted` as it is now, whether or not it is built."""
     digest = key.digest(build.ingredients(wanted, key.codename(), key.architecture()))
     return _templates(settings) / f"{wanted.name}-{digest}"
+
+
+def root_of(template_id: str, settings: Settings) -> Path:
+    """The root file system of the template of that `Template.id`."""
+    return _templates(settings) / template_id / "root"
 
 
 def is_built(name: str, settings: Settings) -> bool:
@@ -119,6 +132,7 @@ def _read(folder: Path, guest: Path, is_current: bool) -> Template:
         root=folder / "root",
         guest=guest,
         python=manifest["python"],
+        runtimes=runtimes_in(folder / "root"),
         size_bytes=manifest["size_bytes"],
         created_at=datetime.fromisoformat(manifest["created_at"]),
         is_current=is_current,

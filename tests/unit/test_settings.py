@@ -1,0 +1,48 @@
+"""Settings are read as a person writes them, and a misspelt one is not passed over."""
+
+import pytest
+from pydantic import ValidationError
+
+from fumehood.cli.serve import unknown_setting_lines
+from fumehood.settings import GIB, MIB, Settings, unknown_variables
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("1234", 1234),
+        ("8G", 8 * GIB),
+        ("8g", 8 * GIB),
+        ("8GiB", 8 * GIB),
+        ("512M", 512 * MIB),
+        (" 512MiB ", 512 * MIB),
+        ("64K", 64 * 1024),
+        ("1T", 1024 * GIB),
+    ],
+)
+def test_a_size_may_have_a_unit(monkeypatch: pytest.MonkeyPatch, written: str, read: int) -> None:
+    monkeypatch.setenv("FUMEHOOD_SANDBOX_MEMORY_BYTES", written)
+    assert Settings().sandbox_memory_bytes == read
+
+
+@pytest.mark.parametrize("written", ["8GB", "8 giga", "1.5G", "-1", "-1G", "G", "", "8G8G", "\u0668G"])
+@pytest.mark.parametrize("name", [name for name in Settings.model_fields if "_bytes" in name])
+def test_what_is_no_size_is_refused_with_what_would_be(
+    monkeypatch: pytest.MonkeyPatch, name: str, written: str
+) -> None:
+    monkeypatch.setenv(f"FUMEHOOD_{name.upper()}", written)
+    with pytest.raises(ValidationError, match="such as 8G or 512MiB") as refused:
+        Settings()
+    assert [problem["loc"] for problem in refused.value.errors()] == [(name,)]
+
+
+def test_a_variable_that_is_no_setting_is_told_with_the_nearest_that_is_one() -> None:
+    names = ["PATH", "FUMEHOOD_PORT", "fumehood_host", "FUMEHOOD_SANDBOX_MEMORY", "FUMEHOOD_XYZZY"]
+    assert unknown_variables(names) == {
+        "FUMEHOOD_SANDBOX_MEMORY": "FUMEHOOD_SANDBOX_MEMORY_BYTES",
+        "FUMEHOOD_XYZZY": None,
+    }
+    lines = unknown_setting_lines(names)
+    assert len(lines) == 2
+    assert "FUMEHOOD_SANDBOX_MEMORY_BYTES" in lines[0]
+    assert "README" in lines[1]
