@@ -7,17 +7,22 @@ from typing import Any
 from fumehood.errors import InvalidRequestError
 from fumehood.sandbox.contract import GuestRequest
 from fumehood.tools.arguments import required_text
+from fumehood.tools.displays import DISPLAY_BYTES_MAX, displays_from_guest, present
 from fumehood.tools.guest import GRACE_SECONDS, OUTPUT_BYTES_MAX, Guest
 from fumehood.tools.results import (
     Result,
     execution_result,
     number_from_guest,
+    room_beside,
     seconds_from_guest,
     split_outputs,
 )
 
 RUNTIMES_OF = {"python": ("python",), "javascript": ("deno", "nodejs"), "typescript": ("deno", "nodejs")}
 """The runtimes of each language, the one that runs it by default first."""
+
+_NOTES_BYTES = 64 * 1024
+"""What the text may grow by, told twice in an event, for displays that it tells about."""
 
 
 def kernel_of(arguments: dict[str, Any]) -> str:
@@ -57,19 +62,32 @@ async def execute_code(arguments: dict[str, Any], guest: Guest) -> Result:
         "timeout_seconds": timeout,
     }
     code = required_text(arguments, "code", "executeCode")
-    reply = await guest.call(GuestRequest("execute", head, (code,)), timeout + GRACE_SECONDS, OUTPUT_BYTES_MAX)
-    output, errors = split_outputs(reply.head, reply.body)
+    reply_bytes_max = OUTPUT_BYTES_MAX + DISPLAY_BYTES_MAX
+    reply = await guest.call(GuestRequest("execute", head, (code,)), timeout + GRACE_SECONDS, reply_bytes_max)
+    output, errors, payload = split_outputs(reply.head, reply.body)
     output, errors = output.stripped(), errors.stripped()
     exit_code = number_from_guest(reply.head, "exit_code", 1)
-    seconds = seconds_from_guest(reply.head)
     if reply.head.get("outcome") == "interrupted":
         note = f"Interrupted: the code ran longer than the {timeout:g} seconds a call may take. Its state is kept."
-        return execution_result(output, errors.with_note(note), exit_code or 1, seconds)
-    if reply.head.get("outcome") == "died":
+        errors, exit_code = errors.with_note(note), exit_code or 1
+    elif reply.head.get("outcome") == "killed":
+        note = (
+            f"Ended: the code ran longer than the {timeout:g} seconds a call may take, and went on when it was "
+            f"interrupted. The {runtime} process and all its variables are lost; the next call gets a fresh one."
+        )
+        errors, exit_code = errors.with_note(note), _shell_code(exit_code)
+    elif reply.head.get("outcome") == "died":
         how = _how(exit_code)
         note = f"The {runtime} process ended ({how}). All its variables are lost; the next call gets a fresh one."
-        return execution_result(output, errors.with_note(note), _shell_code(exit_code), seconds)
-    return execution_result(output, errors, exit_code, seconds)
+        errors, exit_code = errors.with_note(note), _shell_code(exit_code)
+    blocks: list[dict[str, Any]] = []
+    displays = displays_from_guest(reply.head, payload)
+    if displays:
+        presented = await present(displays, guest, room_beside(output, errors) - _NOTES_BYTES)
+        output, blocks = presented.told_in(output), presented.blocks
+    result = execution_result(output, errors, exit_code, seconds_from_guest(reply.head))
+    result["content"] += blocks
+    return result
 
 
 def _how(exit_code: int) -> str:

@@ -36,7 +36,7 @@ async def execute_command(arguments: dict[str, Any], guest: Guest) -> Result:
     command = required_text(arguments, "command", "executeCommand")
     request = GuestRequest("command", {"timeout_seconds": timeout}, (command,))
     reply = await guest.call(request, timeout + GRACE_SECONDS, OUTPUT_BYTES_MAX)
-    output, errors = split_outputs(reply.head, reply.body)
+    output, errors, _ = split_outputs(reply.head, reply.body)
     if reply.head.get("timed_out") is True:
         errors = errors.with_note(f"Ended: the command ran longer than the {timeout:g} seconds a call may take.")
     return execution_result(output, errors, _exit_code(reply), seconds_from_guest(reply.head))
@@ -73,14 +73,13 @@ async def _task(request: GuestRequest, guest: Guest) -> Result:
     reply = await guest.call(request, _START_SECONDS, OUTPUT_BYTES_MAX)
     task_id, status = str(request.arguments["task_id"]), str(reply.head.get("status"))
     status = status if status in _STATUSES else "failed"
-    output, errors = split_outputs(reply.head, reply.body)
+    output, errors, _ = split_outputs(reply.head, reply.body)
     if reply.head.get("timed_out") is True:
         errors = errors.with_note(f"Ended: the task ran longer than {guest.task_timeout_seconds:g} seconds.")
     ended = status in _ENDED
     seconds = seconds_from_guest(reply.head)
-    result = execution_result(
-        output, errors, _exit_code(reply) if ended else 0, seconds, taskId=task_id, taskStatus=status
-    )
+    exit_code = _exit_code(reply) if ended else 0
+    result = execution_result(output, errors, exit_code, seconds, tells_errors=True, taskId=task_id, taskStatus=status)
     structured = result["structuredContent"]
     if not ended:
         del structured["exitCode"]

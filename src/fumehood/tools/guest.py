@@ -21,6 +21,8 @@ class Guest:
     call: CallGuest
     call_timeout_seconds: float
     task_timeout_seconds: float
+    images_as_links: bool = False
+    """Give pictures as links to files of the session, for clients that print an image block's bytes at their model."""
 
 
 # The guest keeps its own deadline; this much later nobody waits for its answer any more.

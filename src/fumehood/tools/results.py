@@ -83,11 +83,23 @@ class Output:
             keep = keep * 9 // 10
 
 
-def split_outputs(head: Mapping[str, Any], body: bytes) -> tuple[Output, Output]:
-    """The stdout and stderr of a guest's reply, whose body is one after the other."""
-    described = head.get("stdout")
-    size = min(max(integer(members(described).get("bytes")) or 0, 0), len(body))
-    return Output.from_guest(body[:size], described), Output.from_guest(body[size:], head.get("stderr"))
+def split_outputs(head: Mapping[str, Any], body: bytes) -> tuple[Output, Output, bytes]:
+    """The stdout and stderr of a guest's reply, whose body has one after the other, and what comes after both."""
+    described = head.get("stdout"), head.get("stderr")
+    output_end = _size(described[0], len(body))
+    errors_end = output_end + _size(described[1], len(body) - output_end)
+    output = Output.from_guest(body[:output_end], described[0])
+    errors = Output.from_guest(body[output_end:errors_end], described[1])
+    return output, errors, body[errors_end:]
+
+
+def _size(described: object, available: int) -> int:
+    return min(max(integer(members(described).get("bytes")) or 0, 0), available)
+
+
+def room_beside(output: Output, errors: Output) -> int:
+    """Bytes of JSON that the event of an execution's result has for more than these texts; none if they are cut."""
+    return max(TEXT_BYTES_MAX - 2 * encoded_size(output.text) - 2 * encoded_size(errors.text), 0)
 
 
 def execution_result(output: Output, errors: Output, exit_code: int, seconds: float, **more: object) -> Result:

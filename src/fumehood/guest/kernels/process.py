@@ -3,8 +3,8 @@
 All that comes out of a kernel is written by user code, or could be: it is bounded, checked, and can spoil only the
 call that runs.
 
-Messages both ways are 4 bytes of length and that much JSON. To the kernel: `{"id", "op", …}`. From it: `{"id", …}`
-when it is done.
+Messages both ways are 4 bytes of length and that much JSON. To the kernel: `{"id", "op", …}`. From it: what it displays
+(`replies.py`), and `{"id", …}` when it is done.
 """
 
 import asyncio
@@ -19,10 +19,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from fumehood.guest.capture import Capture, MemoryStore, drain
+from fumehood.guest.kernels.replies import DISPLAY_BYTES_MAX, DISPLAYS_MAX, Display, Replies
 from fumehood.guest.processes import Limits, Process, become_user, execute, fork_child, give_output_to_user
 from fumehood.guest.wire import read_available
 
-_MESSAGE_BYTES_MAX = 64 * 1024
 _INTERRUPT_GRACE_SECONDS = 5.0
 _SHORT_CALL_SECONDS = 0.005
 _BETWEEN_CALLS_SECONDS = 0.05
@@ -72,7 +72,8 @@ class Kernel:
         self._errors = Capture(error_read, MemoryStore())
         os.set_blocking(self._requests, False)
         os.set_blocking(self._results, False)
-        self._received = bytearray()
+        self._replies = Replies()
+        self._displays: list[Display] = []
         self._unsent = memoryview(b"")
         self._past: deque[str] = deque(maxlen=_PAST_CALLS)
         self._call: _Call | None = None
@@ -90,7 +91,8 @@ class Kernel:
         started = time.monotonic()
         # Not to be foretold, or an earlier call's code could leave an answer for it in the pipe.
         call = self._call = _Call(secrets.token_hex(8))
-        self._received.clear()
+        self._replies.restart()
+        self._displays.clear()
         self._postpone_output(_SHORT_CALL_SECONDS)
         self._send({"id": call.id} | message)
         self._await_briefly()
@@ -158,10 +160,9 @@ class Kernel:
             return
         except OSError:
             data = b""
-        self._received += data
         try:
-            while (message := self._next_message()) is not None:
-                self._take(message)
+            for reply in self._replies.feed(data):
+                self._take(reply)
         except ValueError:
             data = b""
         if not data:
@@ -169,36 +170,37 @@ class Kernel:
             self._loop.remove_reader(self._results)
             self.process.kill_tree()
 
-    def _take(self, message: dict[str, Any]) -> None:
-        if self._call is None or message.get("id") in self._past:
+    def _take(self, reply: dict[str, Any] | Display) -> None:
+        call_id = reply.call_id if isinstance(reply, Display) else reply.get("id")
+        if self._call is None or call_id in self._past:
             return
-        if message.get("id") != self._call.id:
+        if call_id != self._call.id:
             # Its code was tampered with: left alive, it would keep the caller waiting for its true answer.
             raise ValueError("an answer to no call")
-        self._call.finish(message)
+        if isinstance(reply, Display):
+            self._take_display(reply)
+        else:
+            self._call.finish(reply)
 
-    def _next_message(self) -> dict[str, Any] | None:
-        if len(self._received) < 4:
-            return None
-        size = int.from_bytes(self._received[:4], "big")
-        if size > _MESSAGE_BYTES_MAX:
-            raise ValueError("a message too large")
-        if len(self._received) < 4 + size:
-            return None
-        try:
-            message = json.loads(bytes(self._received[4 : 4 + size]))
-        except RecursionError as error:
-            raise ValueError("a message too deep") from error
-        del self._received[: 4 + size]
-        if not isinstance(message, dict):
-            raise ValueError("a message that is no object")
-        return message  # type: ignore[no-any-return]
+    def _take_display(self, display: Display) -> None:
+        total_bytes = sum(len(each.payload) for each in (*self._displays, display))
+        if len(self._displays) == DISPLAYS_MAX or total_bytes > DISPLAY_BYTES_MAX:
+            raise ValueError("displays beyond what a call may have")
+        self._displays.append(display)
 
     def take_output(self) -> tuple[list[bytes], dict[str, Any]]:
-        """What it wrote since the last call ended: [stdout, stderr], and their descriptions by those names."""
+        """What it wrote since the last call ended, and what that call displayed.
+
+        The bytes are stdout, stderr, and the displays' representations in order. Described are `stdout` and `stderr` as
+        in `Capture.peek`, and `displays`: the sizes of each one's representations, by media type.
+        """
         output, output_described = self._output.take()
         errors, errors_described = self._errors.take()
-        return [output, errors], {"stdout": output_described, "stderr": errors_described}
+        displays, self._displays = self._displays, []
+        described: dict[str, Any] = {"stdout": output_described, "stderr": errors_described}
+        if displays:
+            described["displays"] = [display.sizes for display in displays]
+        return [output, errors, b"".join(display.payload for display in displays)], described
 
     def close(self) -> None:
         """End it and let go of its pipes."""

@@ -1,23 +1,38 @@
 """The Python kernel: IPython's InteractiveShell in a process of its own, run by the template's Python as the user.
 
-Runs as a script, before any of the user's code; imports nothing of fumehood, as its interpreter is not the agent's.
+Runs as a script, before any of the user's code; imports of fumehood only what is made for the template's Python too.
 """
 
 import contextlib
+import ctypes
+import functools
 import importlib
+import io
 import json
 import os
 import signal
+import subprocess
 import sys
 import warnings
+from collections.abc import Mapping
 from types import FrameType
 from typing import Any, NoReturn
+
+# Where fumehood is; the user's code finds the working folder in this place.
+sys.path[0] = __file__.partition("/fumehood/guest/")[0]
+from fumehood.guest.kernels.python_displays import MEDIA_TYPES, Displays, fit_players  # noqa: E402
+from fumehood.guest.kernels.python_plots import close_figures, fit_plots  # noqa: E402
+
+sys.path[0] = ""
 
 _REQUESTS, _RESULTS = 3, 4
 _READ_BYTES = 1024 * 1024
 # Bound here, because the user's code may replace them where they come from, as tests with mocks do.
-_dumps, _loads, _readv, _write = json.dumps, json.loads, os.readv, os.write
-_WARM_MODULES = ("numpy", "pandas", "matplotlib", "matplotlib.pyplot", "ssl")
+_dumps, _loads, _readv, _write, _getpid = json.dumps, json.loads, os.readv, os.write, os.getpid
+_exit = os._exit
+_PLAIN = frozenset((int, float, complex, bool, str, bytes))
+"""Types whose values have a text form and no other."""
+_WARM_MODULES = ("numpy", "pandas", "matplotlib", "matplotlib.pyplot", "matplotlib_inline.backend_inline", "ssl")
 
 
 class _Requests:
@@ -46,11 +61,18 @@ class _Requests:
             self._buffer += memoryview(self._landing)[:read]
 
 
-def _send(descriptor: int, message: dict[str, Any]) -> None:
-    encoded = _dumps(message).encode("ascii")
-    data = memoryview(len(encoded).to_bytes(4, "big") + encoded)
-    while data:
-        data = data[_write(descriptor, data) :]
+def _answer(descriptor: int, answer: dict[str, Any], displays: list[tuple[str, bytes]]) -> None:
+    parts: list[bytes] = []
+    for kind, data in displays:
+        parts += [_message({"id": answer["id"], "display": {kind: len(data)}}), data]
+    unsent = memoryview(b"".join((*parts, _message(answer))))
+    while unsent:
+        unsent = unsent[_write(descriptor, unsent) :]
+
+
+def _message(content: dict[str, Any]) -> bytes:
+    encoded = _dumps(content).encode("ascii")
+    return len(encoded).to_bytes(4, "big") + encoded
 
 
 def _refuse_input(prompt: object = "") -> NoReturn:
@@ -69,28 +91,127 @@ class _Interrupts:
             raise KeyboardInterrupt
 
 
-def _make_shell() -> Any:
+class _Streams:
+    """The kernel's stdout and stderr. The user's code may put others in their place, for as long as its call lasts."""
+
+    def __init__(self) -> None:
+        self._own: list[Any] = [sys.stdout, sys.stderr]
+        for stream in self._own:
+            stream.reconfigure(line_buffering=True, errors="backslashreplace")
+        # Half lines would otherwise come after what a child process writes, or twice.
+        os.register_at_fork(before=self.flush)
+        for module, name in ((subprocess, "_fork_exec"), (os, "system")):
+            if hasattr(module, name):
+                setattr(module, name, self._flushing(getattr(module, name)))
+        with contextlib.suppress(Exception):
+            self._buffer_lines_of_c()
+        self._flush_c = ctypes.CDLL(None).fflush
+
+    def _flushing(self, start: Any) -> Any:
+        @functools.wraps(start)
+        def flushed(*arguments: Any, **options: Any) -> Any:
+            self.flush()
+            return start(*arguments, **options)
+
+        return flushed
+
+    def _buffer_lines_of_c(self) -> None:
+        """Have C's `stdout` written at each line, as on a terminal, so that it keeps its place in the output."""
+        library = ctypes.CDLL(None)
+        library.setvbuf(ctypes.c_void_p.in_dll(library, "stdout"), None, 1, 0)
+
+    def restore(self) -> None:
+        """Have the kernel's own again, whatever an earlier call left."""
+        if sys.stdout is self._own[0] and sys.stderr is self._own[1] and not self._any_closed():
+            return
+        sys.stdout, sys.stderr = self._own
+        if self._any_closed():
+            self._own = [
+                io.TextIOWrapper(
+                    io.BufferedWriter(io.FileIO(number, "wb", closefd=False)),
+                    encoding="utf-8",
+                    errors="backslashreplace",
+                    line_buffering=True,
+                )
+                for number in (1, 2)
+            ]
+            sys.stdout, sys.stderr = self._own
+
+    def _any_closed(self) -> bool:
+        try:
+            return any(stream.closed for stream in self._own)
+        except ValueError:
+            # Its buffer was detached.
+            return True
+
+    def flush(self) -> None:
+        """Write out what they hold."""
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):
+                stream.flush()
+
+    def flush_all(self) -> None:
+        """Also what C's own hold."""
+        self.flush()
+        self._flush_c(None)
+
+
+def _make_shell(displays: Displays) -> Any:
     from IPython.core.displayhook import DisplayHook
+    from IPython.core.displaypub import DisplayPublisher
+    from IPython.core.error import UsageError
     from IPython.core.interactiveshell import InteractiveShell
     from traitlets.config import Config
 
     class EchoingDisplayHook(DisplayHook):
         """The last expression's value, without the `Out[n]:` before it."""
 
+        plain: Any = None
+
         def write_output_prompt(self) -> None:
             """Nothing: the service's output carries no prompts."""
 
+        def compute_format_data(self, result: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+            """The text form alone of values that have no other, which are not asked for one."""
+            if type(result) in _PLAIN:
+                return {"text/plain": self.plain(result)}, {}
+            return super().compute_format_data(result)  # type: ignore[no-any-return]
+
         def write_format_data(self, format_dict: dict[str, Any], md_dict: dict[str, Any] | None = None) -> None:
-            """The text form on stdout."""
+            """The text form on stdout, another in the answer."""
             del md_dict
-            text = format_dict.get("text/plain")
-            if text is not None:
-                print(text)
+            displays.show(format_dict)
+
+        def log_output(self, format_dict: dict[str, Any]) -> None:
+            """Nothing: a history that nobody sees would keep every picture."""
+
+    class KeepingDisplayPublisher(DisplayPublisher):
+        """What `display()` shows."""
+
+        def publish(
+            self,
+            data: Mapping[str, Any],
+            metadata: Any = None,
+            source: Any = None,
+            *,
+            transient: Mapping[str, Any] | None = None,
+            update: bool = False,
+            **options: Any,
+        ) -> None:
+            """As the last expression's value."""
+            del metadata, source, options
+            displays.show(data, (transient or {}).get("display_id"), update)
+
+        def clear_output(self, wait: bool = False) -> None:
+            """Forget what the call displayed; what it printed has gone out."""
+            del wait
+            displays.clear()
 
     class KernelShell(InteractiveShell):
         """Tracebacks go to stderr, as the service has them."""
 
         displayhook_class = EchoingDisplayHook
+        display_pub_class = KeepingDisplayPublisher
 
         def _showtraceback(self, etype: type, evalue: BaseException, stb: list[str]) -> None:
             del evalue
@@ -99,22 +220,23 @@ def _make_shell() -> Any:
                 return
             print(self.InteractiveTB.stb2text(stb), file=sys.stderr)
 
+        def enable_gui(self, gui: str | None = None) -> None:
+            """`%matplotlib inline` needs nothing, and there is no screen for others."""
+            if gui is not None:
+                raise UsageError(f"there is no screen here for {gui}: figures are shown inline")
+
     warnings.filterwarnings("ignore", message="To exit: use 'exit', 'quit', or Ctrl-D.")
     # The history would be written by a thread of its own, which takes turns with every cell.
     without_history = Config({"HistoryManager": {"enabled": False}})
     shell: Any = KernelShell.instance(config=without_history, colors="nocolor")
-    # The other forms of a value would be made and thrown away.
-    shell.display_formatter.active_types = ["text/plain"]
+    formatter = shell.display_formatter
+    formatter.active_types = [kind for kind in formatter.formatters if kind == "text/plain" or kind in MEDIA_TYPES]
+    shell.displayhook.plain = formatter.formatters["text/plain"]
+    fit_players(formatter.mimebundle_formatter)
+    fit_plots(shell)
     shell.system = shell.system_raw
-    shell.builtin_trap.auto_builtins["input"] = _refuse_input
-    shell.user_ns["exit"] = shell.user_ns["quit"] = sys.exit
+    shell.builtin_trap.auto_builtins |= {"input": _refuse_input, "exit": sys.exit, "quit": sys.exit}
     return shell
-
-
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):
-            stream.flush()
 
 
 def _exit_code(code: object) -> int:
@@ -130,6 +252,7 @@ def _execute(shell: Any, interrupts: _Interrupts, code: str, clear: bool) -> int
     """Run one cell; the exit code the caller is told: 0, 1 for an exception, or what `sys.exit` was given."""
     if clear:
         shell.reset(new_session=True, aggressive=False)
+        close_figures()
     try:
         interrupts.in_cell = True
         result = shell.run_cell(code, store_history=True)
@@ -171,22 +294,27 @@ def main() -> None:
     os.close(_REQUESTS)
     os.close(_RESULTS)
     interrupts = _Interrupts()
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
-    sys.path.insert(0, "")
-    shell = _make_shell()
+    streams = _Streams()
+    displays = Displays()
+    shell = _make_shell(displays)
+    forked: list[bool] = []
+    os.register_at_fork(after_in_child=lambda: forked.append(True))
     messages = _Requests(requests)
     while True:
         message = messages.receive()
         answer: dict[str, Any] = {"id": message["id"]}
+        streams.restore()
         if message["op"] == "execute":
             answer["exit_code"] = _execute(shell, interrupts, message["code"], message["clear"])
         elif message["op"] == "renew":
             _renew_randomness()
         elif message["op"] == "warm":
             _warm()
-        _flush()
-        _send(results, answer)
+        streams.flush_all()
+        if forked:
+            # The user's code forked, and its child came to the end of the code too: it is not the kernel.
+            _exit(answer.get("exit_code", 0))
+        _answer(results, answer, displays.take())
 
 
 if __name__ == "__main__":
