@@ -1,7 +1,8 @@
 """What tests of the dialect share: an endpoint whose operations echo, keys, signed requests, botocore's model."""
 
+import asyncio
 import http.client
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
@@ -201,10 +202,36 @@ class Echo:
         return ANSWERS[call.operation]
 
     async def _stream(self, call: Call) -> EventStreamReply:
-        return EventStreamReply({"sessionId": call.parameters.get("sessionId")}, self._events())
+        return EventStreamReply({"sessionId": call.parameters.get("sessionId")}, Events(self._events()))
 
-    async def _events(self) -> AsyncIterator[tuple[str, Mapping[str, Any]]]:
+    async def _events(self) -> AsyncGenerator[tuple[str, Mapping[str, Any]]]:
         yield "result", RESULT
+
+
+class Events:
+    """The events of a generator, as an iterator that loses nothing where a wait for the next of them is given up."""
+
+    def __init__(self, generator: AsyncGenerator[tuple[str, Mapping[str, Any]]]) -> None:
+        self._generator = generator
+        self._next: asyncio.Task[tuple[str, Mapping[str, Any]] | None] | None = None
+
+    def __aiter__(self) -> "Events":
+        return self
+
+    async def __anext__(self) -> tuple[str, Mapping[str, Any]]:
+        if self._next is None:
+            self._next = asyncio.ensure_future(self._ask())
+        try:
+            event = await asyncio.shield(self._next)
+        finally:
+            if self._next.done():
+                self._next = None
+        if event is None:
+            raise StopAsyncIteration
+        return event
+
+    async def _ask(self) -> tuple[str, Mapping[str, Any]] | None:
+        return await anext(self._generator, None)
 
 
 def endpoint(data: Path, **replaced: Any) -> tuple[Endpoint, list[CallRecord]]:

@@ -3,8 +3,7 @@
 import asyncio
 import hashlib
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, MutableMapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -68,8 +67,8 @@ class Body:
         return self._file.read()
 
 
-async def stream(receive: Receive, idle_timeout_seconds: float | None) -> AsyncIterator[bytes]:
-    """The body in the pieces it comes in. No `idle_timeout_seconds` is for callers with a deadline of their own.
+async def stream(receive: Receive, idle_timeout_seconds: float) -> AsyncIterator[bytes]:
+    """The body in the pieces it comes in.
 
     Raises:
         BodyTimeoutError: no piece came within `idle_timeout_seconds`.
@@ -79,59 +78,34 @@ async def stream(receive: Receive, idle_timeout_seconds: float | None) -> AsyncI
     while more:
         try:
             async with asyncio.timeout(idle_timeout_seconds):
-                message = await receive()
+                piece, more = await _piece(receive)
         except TimeoutError:
             raise BodyTimeoutError(f"No part of the body arrived for {idle_timeout_seconds:g} s.") from None
-        if message["type"] == "http.disconnect":
-            raise RequestAbortedError("The client closed the connection before its request was whole.")
-        more = message.get("more_body", False)
-        if message.get("body"):
-            yield message["body"]
+        if piece:
+            yield piece
 
 
-@asynccontextmanager
-async def spooled(
-    receive: Receive,
-    *,
-    content_length: int | None,
-    max_bytes: int,
-    timeout_seconds: float,
-    folder: Path,
-    unverified: BytesInFlight | None,
-) -> AsyncGenerator[Body]:
-    """Read and hash a whole body; in a file without a name in `folder` if it is larger than MEMORY_MAX_BYTES.
-
-    `unverified` counts the bytes while the context is open; None for a request whose signature is verified already.
-
-    Raises:
-        InvalidRequestError: the body is, or says it will be, larger than `max_bytes`.
-        ThrottledError: no room in `unverified`.
-        BodyTimeoutError: it did not arrive within `timeout_seconds`.
-        RequestAbortedError: the client closed the connection before the end.
-    """
-    if content_length is not None and content_length > max_bytes:
-        raise _too_large(max_bytes)
-    spool = _Spool(folder, max_bytes, unverified)
-    try:
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                async for piece in stream(receive, None):
-                    await spool.add(piece)
-        except TimeoutError:
-            raise BodyTimeoutError(f"The body did not arrive within {timeout_seconds:g} s.") from None
-        yield await spool.finish()
-    finally:
-        await spool.close()
+async def _piece(receive: Receive) -> tuple[bytes, bool]:
+    """The next piece of a body, which may be empty, and whether more follows."""
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise RequestAbortedError("The client closed the connection before its request was whole.")
+    return message.get("body", b""), message.get("more_body", False)
 
 
-def _too_large(max_bytes: int) -> InvalidRequestError:
-    return InvalidRequestError(f"The request's body is too large: at most {max_bytes} bytes are taken.")
+class Spool:
+    """A context in which one request's body is read: in a file without a name if it is larger than MEMORY_MAX_BYTES."""
 
+    def __init__(
+        self, folder: Path, *, content_length: int | None, max_bytes: int, unverified: BytesInFlight | None
+    ) -> None:
+        """`unverified` counts the bytes while the context is open; None for a request whose signature is verified.
 
-class _Spool:
-    """Where a body is gathered."""
-
-    def __init__(self, folder: Path, max_bytes: int, unverified: BytesInFlight | None) -> None:
+        Raises:
+            InvalidRequestError: the body says it will be larger than `max_bytes`.
+        """
+        if content_length is not None and content_length > max_bytes:
+            raise _too_large(max_bytes)
         self._folder = folder
         self._max = max_bytes
         self._unverified = unverified
@@ -141,7 +115,38 @@ class _Spool:
         self._file: IO[bytes] | None = None
         self._hash = hashlib.sha256()
 
-    async def add(self, piece: bytes) -> None:
+    async def __aenter__(self) -> "Spool":
+        """Itself."""
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        """Let go of the body."""
+        if self._unverified is not None:
+            self._unverified.give_back(self._counted)
+        if self._file is not None:
+            # Giving back the blocks of a large file takes its time, too.
+            await asyncio.to_thread(self._file.close)
+
+    async def read(self, receive: Receive, timeout_seconds: float) -> Body:
+        """The whole body, hashed.
+
+        Raises:
+            InvalidRequestError: it is larger than `max_bytes`.
+            ThrottledError: no room in `unverified`.
+            BodyTimeoutError: it did not arrive within `timeout_seconds`.
+            RequestAbortedError: the client closed the connection before the end.
+        """
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                more = True
+                while more:
+                    piece, more = await _piece(receive)
+                    await self._add(piece)
+        except TimeoutError:
+            raise BodyTimeoutError(f"The body did not arrive within {timeout_seconds:g} s.") from None
+        return await self._finish()
+
+    async def _add(self, piece: bytes) -> None:
         self._size += len(piece)
         if self._size > self._max:
             raise _too_large(self._max)
@@ -160,16 +165,13 @@ class _Spool:
         self._file.write(self._buffer)
         self._buffer = bytearray()
 
-    async def finish(self) -> Body:
+    async def _finish(self) -> Body:
         if self._file is not None:
             await asyncio.to_thread(self._flush)
             return Body(b"", self._file, self._hash.hexdigest(), self._size)
         self._hash.update(self._buffer)
         return Body(bytes(self._buffer), None, self._hash.hexdigest(), self._size)
 
-    async def close(self) -> None:
-        if self._unverified is not None:
-            self._unverified.give_back(self._counted)
-        if self._file is not None:
-            # Giving back the blocks of a large file takes its time, too.
-            await asyncio.to_thread(self._file.close)
+
+def _too_large(max_bytes: int) -> InvalidRequestError:
+    return InvalidRequestError(f"The request's body is too large: at most {max_bytes} bytes are taken.")

@@ -6,7 +6,6 @@ It is given who authenticates, who authorises, what each operation does, and who
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar, cast
@@ -15,13 +14,13 @@ import structlog
 
 from fumehood import clock
 from fumehood.aws import event_stream, rest_json, sigv4
-from fumehood.aws.body import MEMORY_MAX_BYTES, Body, BytesInFlight, Receive, spooled, stream
+from fumehood.aws.body import MEMORY_MAX_BYTES, Body, BytesInFlight, Receive, Spool, stream
 from fumehood.aws.model import operations as every_operation
 from fumehood.aws.rest_json import Binding, Response, ServiceError
 from fumehood.aws.routing import Match, Router
 from fumehood.aws.wire_errors import RequestAbortedError
 from fumehood.calls import Call, CallRecord, Principal
-from fumehood.errors import InternalError, InvalidRequestError, UnsupportedError
+from fumehood.errors import InvalidRequestError, UnsupportedError
 from fumehood.ids import new_request_id
 from fumehood.settings import Settings
 
@@ -34,6 +33,9 @@ Result = TypeVar("Result")
 # A client that takes none of a piece in this time is gone for all that matters.
 SEND_TIMEOUT_SECONDS = 120.0
 _SEND_PIECE_BYTES = 256 * 1024
+# So much fits into buffers, whatever the client does; where they are full of earlier answers, the HTTP protocol has a
+# deadline of its own.
+_SENT_AT_ONCE_BYTES = 16 * 1024
 # Parsing a body of 100 MB takes several times its size in memory; so few are parsed at once.
 _LARGE_JOBS_MAX = 2
 _SECRET_HEADERS = frozenset({"authorization", "x-amz-security-token"})
@@ -44,10 +46,10 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class EventStreamReply:
-    """An answer that streams. `members` go into headers, at once; then `events`, as they come.
+    """An answer that streams. `members` go into headers; then `events`, as they come.
 
-    An error that `events` raises becomes an exception in the stream, and ends it. If the client goes away, `events` is
-    closed: cancelled where it waits, then `aclose`d if it is a generator.
+    An error that `events` raises becomes an exception in the stream, and ends it. Waiting for the next of them is given
+    up and begun again, between keep-alive frames, so `events` must lose nothing by it: no generator is like that.
     """
 
     members: Mapping[str, Any]
@@ -92,18 +94,16 @@ class _Exchange:
         self.http_status = status
         wire_headers = [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
         wire_headers.append((rest_json.REQUEST_ID_HEADER.encode(), self.request_id.encode()))
-        await self._send({"type": "http.response.start", "status": status, "headers": wire_headers})
+        await self.send({"type": "http.response.start", "status": status, "headers": wire_headers})
 
     async def write(self, content: bytes, more: bool) -> None:
         """Send a part of the body, in pieces, so that a slow client has the time for each."""
-        for begin in range(0, max(len(content), 1), _SEND_PIECE_BYTES):
+        if len(content) <= _SENT_AT_ONCE_BYTES:
+            await self.send({"type": "http.response.body", "body": content, "more_body": more})
+            return
+        for begin in range(0, len(content), _SEND_PIECE_BYTES):
             end = begin + _SEND_PIECE_BYTES
-            message = {
-                "type": "http.response.body",
-                "body": content[begin:end],
-                "more_body": more or end < len(content),
-            }
-            await self._send(message)
+            await self._send_in_time(content[begin:end], more or end < len(content))
 
     async def respond(self, response: Response) -> None:
         headers = dict(response.headers)
@@ -112,10 +112,10 @@ class _Exchange:
         await self.start(response.status, headers)
         await self.write(response.body, more=False)
 
-    async def _send(self, message: MutableMapping[str, Any]) -> None:
+    async def _send_in_time(self, piece: bytes, more: bool) -> None:
         try:
             async with asyncio.timeout(SEND_TIMEOUT_SECONDS):
-                await self.send(message)
+                await self.send({"type": "http.response.body", "body": piece, "more_body": more})
         except TimeoutError:
             raise RequestAbortedError(f"The client took nothing for {SEND_TIMEOUT_SECONDS:g} s.") from None
 
@@ -156,6 +156,7 @@ class Endpoint:
         self._router = Router(models.values(), self._bindings.keys())
         self._unverified = BytesInFlight(settings.unverified_bytes_max)
         self._large_jobs = asyncio.Semaphore(_LARGE_JOBS_MAX)
+        self._spool_folder = settings.data / "spool"
 
     @property
     def unverified_bytes_held(self) -> int:
@@ -167,6 +168,8 @@ class Endpoint:
         exchange = _Exchange(scope, send)
         try:
             await self._answer(exchange, receive)
+            # What was written goes out when the loop comes round, and the client should not wait for our book-keeping.
+            await asyncio.sleep(0)
         except asyncio.CancelledError:
             exchange.failed("InternalServerException", "The server ended before the call did.")
             raise
@@ -219,7 +222,8 @@ class Endpoint:
                 f"fumehood does not have the operation {match.operation.name}; it serves Code Interpreter only."
             )
         pending = self._begin(head)
-        async with self._body(head, pending, receive) as body:
+        async with self._spool(head, pending) as spool:
+            body = await spool.read(receive, self._settings.request_body_timeout_seconds)
             principal = pending.finish(body.sha256)
             parameters = await self._parse(binding, match, head, body)
         headers = _text_headers(head)
@@ -241,15 +245,11 @@ class Endpoint:
         settings = self._settings
         return sigv4.begin(head, self._find_key, settings.region, settings.clock_skew_seconds, clock.now())
 
-    def _body(
-        self, head: sigv4.RequestHead, pending: sigv4.Pending, receive: Receive
-    ) -> AbstractAsyncContextManager[Body]:
-        return spooled(
-            receive,
+    def _spool(self, head: sigv4.RequestHead, pending: sigv4.Pending) -> Spool:
+        return Spool(
+            self._spool_folder,
             content_length=_content_length(head),
             max_bytes=self._settings.request_max_bytes,
-            timeout_seconds=self._settings.request_body_timeout_seconds,
-            folder=self._settings.data / "spool",
             unverified=None if pending.verified else self._unverified,
         )
 
@@ -272,41 +272,34 @@ class Endpoint:
         Headers go out without an event when it takes longer than settings.keep_alive_seconds.
         """
         headers = {"content-type": event_stream.CONTENT_TYPE, **binding.response_headers(reply.members)}
-        gone = asyncio.create_task(_disconnection(receive))
-        event = asyncio.create_task(_next(reply.events))
-        try:
-            # Clients that never read the stream, as the SDK's upload_file, take the headers for the call's end: their
-            # next call must not overtake it. And an answer in one packet wakes the client once.
-            await _first_of(gone, event, timeout_seconds=self._settings.keep_alive_seconds)
-            await exchange.start(binding.operation.response_code, headers)
-            while True:
-                await _first_of(gone, event, timeout_seconds=self._settings.keep_alive_seconds)
-                if event.done():
-                    frame = await self._frame(exchange, binding, event)
-                    if frame is None:
-                        break
-                    event = asyncio.create_task(_next(reply.events))
-                    # Most answers are one event: an end that is known already goes out with it, in one packet.
-                    await asyncio.sleep(0)
-                    is_last = exchange.error is not None or _is_end(event)
-                    await exchange.write(frame, more=not is_last)
-                    if is_last:
-                        return
-                elif gone.done():
-                    raise RequestAbortedError("The client closed the connection before the answer ended.")
-                else:
-                    await exchange.write(event_stream.KEEP_ALIVE_FRAME, more=True)
-            await exchange.write(b"", more=False)
-        finally:
-            await _end(gone, event)
-            await _close(reply.events)
+        seconds = self._settings.keep_alive_seconds
+        frame: bytes | None = b""
+        while frame is not None:
+            try:
+                frame = await self._next_frame(exchange, binding, reply.events, seconds)
+            except TimeoutError:
+                frame = event_stream.KEEP_ALIVE_FRAME
+            if not exchange.http_status:
+                # Clients that never read the stream, as the SDK's upload_file, take the headers for the call's end:
+                # their next call must not overtake it. And an answer in one packet wakes the client once.
+                await exchange.start(binding.operation.response_code, headers)
+            if frame is event_stream.KEEP_ALIVE_FRAME and await _has_disconnected(receive):
+                raise RequestAbortedError("The client closed the connection before the answer ended.")
+            await exchange.write(frame or b"", more=frame is not None)
 
-    async def _frame(self, exchange: _Exchange, binding: Binding, event: "asyncio.Task[Event | None]") -> bytes | None:
-        """The frame of an event or of the error that came in its place; None at the end of the events."""
+    async def _next_frame(
+        self, exchange: _Exchange, binding: Binding, events: AsyncIterator[Event], timeout_seconds: float
+    ) -> bytes | None:
+        """The frame of the next event or of the error that comes in its place; None at the end of the events.
+
+        TimeoutError if nothing comes in time.
+        """
+        if exchange.error is not None:
+            return None
+        waiting = asyncio.timeout(timeout_seconds)
         try:
-            if event.cancelled():
-                raise InternalError("The call was cancelled.")
-            item = event.result()
+            async with waiting:
+                item = await anext(events, None)
             if item is None:
                 return None
             name, members = item
@@ -314,6 +307,8 @@ class Endpoint:
                 _weight(members), lambda: event_stream.encode_event(name, binding.event_payload(name, members))
             )
         except Exception as error:
+            if waiting.expired():
+                raise
             described = binding.stream_exception(self._describe(exchange, error))
             name = described.code[0].lower() + described.code[1:]
             return event_stream.encode_exception(name, rest_json.encode_json(described.members))
@@ -394,38 +389,19 @@ def _weight(value: Any) -> int:
     """Roughly how many bytes `value` takes in JSON."""
     if isinstance(value, str | bytes):
         return len(value)
-    if isinstance(value, Mapping):
-        return sum(_weight(item) + 16 for item in cast("Mapping[str, Any]", value).values())
+    if isinstance(value, int | float | None):
+        return 8
     if isinstance(value, list | tuple):
-        return sum(_weight(item) + 1 for item in cast("list[Any]", value))
+        return sum([_weight(item) + 1 for item in cast("list[Any]", value)])
+    if isinstance(value, Mapping):
+        return sum([_weight(item) + 16 for item in cast("Mapping[str, Any]", value).values()])
     return 8
 
 
-async def _first_of(*tasks: "asyncio.Task[Any]", timeout_seconds: float) -> None:
-    await asyncio.wait(tasks, timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
-
-
-async def _next(events: AsyncIterator[Event]) -> Event | None:
-    return await anext(events, None)
-
-
-def _is_end(event: "asyncio.Task[Event | None]") -> bool:
-    return event.done() and not event.cancelled() and event.exception() is None and event.result() is None
-
-
-async def _close(events: AsyncIterator[Event]) -> None:
-    if isinstance(events, AsyncGenerator):
-        await cast("AsyncGenerator[Event]", events).aclose()
-
-
-async def _disconnection(receive: Receive) -> None:
-    """Wait for the client to close the connection."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _end(*tasks: "asyncio.Task[Any]") -> None:
-    """Cancel tasks and wait until they have ended; what they end with has been seen or does not matter any more."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+async def _has_disconnected(receive: Receive) -> bool:
+    """Whether the client has closed the connection by now; for a request whose body has been read."""
+    try:
+        async with asyncio.timeout(0):
+            return (await receive())["type"] == "http.disconnect"
+    except TimeoutError:
+        return False

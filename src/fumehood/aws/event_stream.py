@@ -4,6 +4,7 @@ A frame is: total length, headers length, CRC of these two (32-bit, big-endian);
 A header is: length of its name (8 bit), name, type (7: string), length of its value (16 bit), value.
 """
 
+from functools import cache
 from struct import pack
 from zlib import crc32
 
@@ -42,17 +43,23 @@ def encode_exception(name: str, payload: bytes) -> bytes:
 def _encode(message_type: str, name_header: str, name: str, payload: bytes) -> bytes:
     if len(payload) > RESULT_EVENT_MAX_BYTES:
         raise EventTooLargeError(f"an event of {len(payload)} bytes; clients take at most {RESULT_EVENT_MAX_BYTES}")
-    headers = b"".join(
+    headers = _headers(message_type, name_header, name)
+    prelude = pack("!II", len(headers) + len(payload) + 16, len(headers))
+    prelude += pack("!I", crc32(prelude))
+    checksum = crc32(payload, crc32(headers, crc32(prelude)))
+    return b"".join((prelude, headers, payload, pack("!I", checksum)))
+
+
+# A dozen sets of them, the model's names.
+@cache
+def _headers(message_type: str, name_header: str, name: str) -> bytes:
+    return b"".join(
         (
             _string_header(name_header, name),
             _string_header(":content-type", "application/json"),
             _string_header(":message-type", message_type),
         )
     )
-    prelude = pack("!II", len(headers) + len(payload) + 16, len(headers))
-    prelude += pack("!I", crc32(prelude))
-    checksum = crc32(payload, crc32(headers, crc32(prelude)))
-    return b"".join((prelude, headers, payload, pack("!I", checksum)))
 
 
 def _string_header(name: str, value: str) -> bytes:

@@ -19,10 +19,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     """From the connection, or from the first byte of a later request on it, to the end of the head."""
     drain_timeout_seconds = 120.0
     """For the rest of a body, after its request was answered already."""
+    unread_timeout_seconds = 180.0
+    """For a client to take so much of what waits for it that more can be written."""
 
     _head_bytes = 0
     _reading_head = True
     _deadline: asyncio.TimerHandle | None = None
+    _unread_deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """A client has connected; its first request is due."""
@@ -32,6 +35,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is over."""
         self._clear_deadline()
+        self._clear_unread_deadline()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -67,6 +71,21 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().on_response_complete()
         if self.cycle.more_body and not self.transport.is_closing():
             self._set_deadline(self.drain_timeout_seconds)
+
+    def pause_writing(self) -> None:
+        """Much waits for the client to take it."""
+        super().pause_writing()
+        self._unread_deadline = self.loop.call_later(self.unread_timeout_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The client has taken most of what waited."""
+        self._clear_unread_deadline()
+        super().resume_writing()
+
+    def _clear_unread_deadline(self) -> None:
+        if self._unread_deadline is not None:
+            self._unread_deadline.cancel()
+            self._unread_deadline = None
 
     def _set_deadline(self, seconds: float) -> None:
         self._clear_deadline()

@@ -254,7 +254,7 @@ def parse_json_object(body: bytes) -> dict[str, Any]:
     """
     _refuse_many_values(body)
     try:
-        value = json.loads(body.decode(), object_pairs_hook=_unique_names, parse_constant=_refuse_constant)
+        value = _JSON_DECODER.decode(body.decode())
     except UnicodeDecodeError as error:
         raise _cannot_parse(f"it is not UTF-8 (byte {error.start})") from None
     except RecursionError:
@@ -301,6 +301,11 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
+# Made once: `json.loads` and `json.dumps` make one at every call that wants anything but their defaults.
+_JSON_DECODER = json.JSONDecoder(object_pairs_hook=_unique_names, parse_constant=_refuse_constant)
+_JSON_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
 def _cannot_parse(why: str) -> InvalidRequestError:
     message = f"The request's body could not be parsed as a JSON object: {why}."
     return InvalidRequestError(message, reason=ValidationReason.CANNOT_PARSE)
@@ -319,8 +324,7 @@ def encode_json(value: Any) -> bytes:
     Raises:
         ValueError: `value` holds NaN or an infinity.
     """
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return text.encode("utf-8", "replace")
+    return _JSON_ENCODER.encode(value).encode("utf-8", "replace")
 
 
 _ERROR_CODES: Mapping[type[FumehoodError], str] = {

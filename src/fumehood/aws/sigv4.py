@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from urllib.parse import quote_from_bytes
 
 from fumehood.aws.rest_json import parse_query
@@ -36,7 +36,7 @@ PRESIGNED_EXPIRY_MAX_SECONDS = 7 * 86_400
 _DATE_FORMAT = "%Y%m%dT%H%M%SZ"
 _DATE = re.compile(r"[0-9]{8}T[0-9]{6}Z")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
+_HEADER_NAMES = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]++(?:;[!#$%&'*+.^_`|~0-9a-z-]++)*+")
 _AUTHORIZATION_PARTS = frozenset({"Credential", "SignedHeaders", "Signature"})
 _PRESIGNED_MARKS = frozenset({b"X-Amz-Algorithm", b"X-Amz-Signature"})
 # Proxies write this one, and clients leave it out of their signatures; it decides nothing.
@@ -59,9 +59,17 @@ class RequestHead:
     query: bytes
     headers: Sequence[tuple[str, bytes]]
 
+    @cached_property
+    def by_name(self) -> dict[str, list[bytes]]:
+        """Every value of each header, in order."""
+        values: dict[str, list[bytes]] = {}
+        for name, value in self.headers:
+            values.setdefault(name, []).append(value)
+        return values
+
     def values(self, name: str) -> list[bytes]:
         """Every value that the header `name` was sent with."""
-        return [value for key, value in self.headers if key == name]
+        return self.by_name.get(name, [])
 
 
 @dataclass(frozen=True)
@@ -117,6 +125,8 @@ class _Claim:
     scope_service: str
     scope_terminator: str
     date: datetime
+    date_text: str
+    """`date` in the form YYYYMMDD'T'HHMMSS'Z'."""
     expires_seconds: int | None
     """None in the header form."""
     signed_headers: tuple[str, ...]
@@ -148,7 +158,7 @@ def begin(head: RequestHead, find_key: FindKey, region: str, clock_skew_seconds:
         verified=claim.payload_sha256 is not None,
         _signing_key=_signing_key(record.secret_access_key, claim.scope_date, region),
         _signature=claim.signature,
-        _string_to_sign_head=f"{ALGORITHM}\n{claim.date:{_DATE_FORMAT}}\n{scope}\n",
+        _string_to_sign_head=f"{ALGORITHM}\n{claim.date_text}\n{scope}\n",
         _canonical_request_head=_canonical_request_head(claim, head),
     )
     if claim.payload_sha256 is not None:
@@ -268,6 +278,7 @@ def _make_claim(
         scope_service=scope[3],
         scope_terminator=scope[4],
         date=date,
+        date_text=(f"{date.year:04}{date.month:02}{date.day:02}T{date.hour:02}{date.minute:02}{date.second:02}Z"),
         expires_seconds=expires_seconds,
         signed_headers=tuple(signed_headers.split(";")),
         signature=signature,
@@ -345,7 +356,7 @@ def _check_date(claim: _Claim, clock_skew_seconds: int, now: datetime) -> None:
             f"Signature expired: {claim.date:{_DATE_FORMAT}} is now earlier than {now - validity:{_DATE_FORMAT}} "
             f"({now:{_DATE_FORMAT}} - {int(validity.total_seconds())} s)"
         )
-    if f"{claim.date:%Y%m%d}" != claim.scope_date:
+    if claim.date_text[:8] != claim.scope_date:
         raise InvalidSignatureError(
             f"Date in Credential scope does not match {claim.date:%Y%m%d}, the date of the request."
         )
@@ -362,9 +373,9 @@ def _check_scope(claim: _Claim, region: str) -> None:
 
 def _check_signed_headers(claim: _Claim, head: RequestHead) -> None:
     signed = claim.signed_headers
-    if list(signed) != sorted(set(signed)) or not all(_HEADER_NAME.fullmatch(name) for name in signed):
+    if list(signed) != sorted(set(signed)) or not _HEADER_NAMES.fullmatch(";".join(signed)):
         raise IncompleteSignatureError("SignedHeaders must be lower-case header names, sorted, once each, between ';'.")
-    given = [name for name, _ in head.headers]
+    given = head.by_name
     must_be_signed = {name for name in given if name.startswith(("x-amz-", "x-amzn-"))} - _NEVER_SIGNED | {"host"}
     if claim.expires_seconds is None and "x-amz-date" not in given:
         must_be_signed.add("date")
@@ -372,7 +383,7 @@ def _check_signed_headers(claim: _Claim, head: RequestHead) -> None:
         raise InvalidSignatureError(f"'{name}' must be a 'SignedHeader' in the AWS Authorization.")
     for name in signed:
         # A header sent twice could be read one way here and another way by whoever uses it.
-        if given.count(name) != 1:
+        if len(given.get(name, ())) != 1:
             raise InvalidSignatureError(f"The signed header '{name}' must be in the request once.")
 
 
@@ -398,12 +409,12 @@ def _signing_key(secret_access_key: str, date: str, region: str) -> bytes:
 
 def _canonical_request_head(claim: _Claim, head: RequestHead) -> bytes:
     """The canonical request up to the payload's hash."""
-    signed = {name: b" ".join(value.split()) for name, value in head.headers}
+    values = head.by_name
     lines = [
         head.method.encode(),
         quote_from_bytes(normalise_path(head.raw_path), safe="/~").encode(),
         claim.canonical_query,
-        *(name.encode() + b":" + signed[name] for name in claim.signed_headers),
+        *[name.encode() + b":" + b" ".join(values[name][0].split()) for name in claim.signed_headers],
         b"",
         ";".join(claim.signed_headers).encode(),
         b"",

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from fumehood import clock
+from fumehood.errors import InternalError
 from fumehood.tools.results import Result
 
 KEPT_BYTES_MAX = 256 * 1024 * 1024
@@ -35,7 +36,7 @@ class Invocation:
     def __init__(self, results: AsyncIterator[Result]) -> None:
         self._events: list[Result] = []
         self._error: Exception | None = None
-        self._changed = asyncio.Condition()
+        self._changed = asyncio.Event()
         self._finished = False
         self._at_the_end: Callable[[], None] | None = None
         self._task = asyncio.ensure_future(self._run(results))
@@ -43,30 +44,36 @@ class Invocation:
     async def _run(self, results: AsyncIterator[Result]) -> None:
         try:
             async for result in results:
-                async with self._changed:
-                    self._events.append(result)
-                    self._changed.notify_all()
+                self._events.append(result)
+                self._tell()
         except Exception as error:
             self._error = error
+        except asyncio.CancelledError:
+            self._error = InternalError("The call was cancelled.")
+            raise
         finally:
             self._finished = True
             if self._at_the_end is not None:
                 self._at_the_end()
-            async with self._changed:
-                self._changed.notify_all()
+            self._tell()
 
-    async def events(self) -> AsyncIterator[tuple[str, Result]]:
+    def _tell(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    def events(self) -> "Listener":
         """Every event from the first, as they come; then the error, if it ended with one."""
-        sent = 0
-        while True:
-            async with self._changed:
-                await self._changed.wait_for(lambda sent=sent: len(self._events) > sent or self._finished)
-            if sent == len(self._events):
-                break
-            yield "result", self._events[sent]
-            sent += 1
-        if self._error is not None:
-            raise self._error
+        return Listener(self)
+
+    async def event(self, number: int) -> Result | None:
+        """The event of that number, counted from 0, once it is there; None if it has ended before. Raises its error."""
+        while number >= len(self._events):
+            if self._finished:
+                if self._error is not None:
+                    raise self._error
+                return None
+            await self._changed.wait()
+        return self._events[number]
 
     def when_finished(self, act: Callable[[], None]) -> None:
         """Call `act` when it has run to its end, before that is told; for the one who keeps it, before it begins."""
@@ -76,6 +83,26 @@ class Invocation:
     def size(self) -> int:
         """Roughly the bytes that it holds, its events most of all."""
         return _OVERHEAD_BYTES + sum(_size_of(event) for event in self._events)
+
+
+class Listener:
+    """The events of one call, for one who listens: an iterator that loses nothing where a wait for it is given up."""
+
+    def __init__(self, invocation: Invocation) -> None:
+        self._invocation = invocation
+        self._heard = 0
+
+    def __aiter__(self) -> "Listener":
+        """Itself."""
+        return self
+
+    async def __anext__(self) -> tuple[str, Result]:
+        """The next event, by its name in the model. Raises what the call ended with."""
+        result = await self._invocation.event(self._heard)
+        if result is None:
+            raise StopAsyncIteration
+        self._heard += 1
+        return "result", result
 
 
 def _size_of(value: Any) -> int:

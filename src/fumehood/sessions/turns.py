@@ -28,7 +28,10 @@ class Turns:
         """Hold the kernel. ThrottledError if its turn does not come in time."""
         lock = self._locks.setdefault(kernel, asyncio.Lock())
         try:
-            async with asyncio.timeout(timeout_seconds):
+            if lock.locked() or self._queued[kernel] > 1:
+                async with asyncio.timeout(timeout_seconds):
+                    await lock.acquire()
+            else:
                 await lock.acquire()
         except TimeoutError:
             waited = f"The {kernel} kernel was busy for the {timeout_seconds:g} seconds a call may wait."

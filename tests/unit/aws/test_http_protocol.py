@@ -1,6 +1,7 @@
 """What a client may send before anybody asks who it is."""
 
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -37,6 +38,7 @@ async def hasty(_scope: Any, _receive: Any, send: Any) -> None:
 class Hurried(BoundedHttpProtocol):
     head_timeout_seconds = 0.2
     drain_timeout_seconds = 0.2
+    unread_timeout_seconds = 0.2
 
 
 @contextmanager
@@ -132,3 +134,33 @@ def test_requests_on_one_connection_are_counted_each_for_itself() -> None:
         for _ in range(5):
             connection.sendall(head + b"y" * 100_000)
             assert until(connection, b"\r\n\r\n100000").startswith(b"HTTP/1.1 200 ")
+
+
+class Verbose:
+    """Answers with more than any buffer takes."""
+
+    def __init__(self) -> None:
+        self.ended = threading.Event()
+
+    async def __call__(self, _scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(64):
+            await send({"type": "http.response.body", "body": bytes(MIB), "more_body": True})
+        await send({"type": "http.response.body"})
+        self.ended.set()
+
+
+def test_client_that_reads_none_of_its_answer_is_given_up() -> None:
+    verbose = Verbose()
+    with connected(verbose, Hurried) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+        assert verbose.ended.wait(DEADLINE_SECONDS)
+        assert len(to_the_end(connection)) < 64 * MIB
+
+
+def test_client_that_reads_slowly_gets_all_of_its_answer() -> None:
+    with connected(Verbose(), Hurried) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+        seen = 0
+        while seen < 64 * MIB:
+            seen += len(connection.recv(MIB))

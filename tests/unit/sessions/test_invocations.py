@@ -94,6 +94,29 @@ async def test_an_error_reaches_each_listener_after_the_events_before_it() -> No
         await anext(events)
 
 
+async def test_a_wait_that_is_given_up_loses_no_event() -> None:
+    tool = Tool()
+    events = Invocation(tool.results()).events()
+    for number in range(3):
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(events), 0.001)
+        tool.give({"n": number})
+        assert await anext(events) == ("result", {"n": number})
+    tool.give(None)
+    assert [event async for event in events] == []
+
+
+async def test_a_call_that_is_cancelled_says_so_to_whoever_listens() -> None:
+    async def results() -> AsyncIterator[dict[str, Any]]:
+        yield {"n": 1}
+        raise asyncio.CancelledError
+
+    events = Invocation(results()).events()
+    assert await anext(events) == ("result", {"n": 1})
+    with pytest.raises(InternalError, match="cancelled"):
+        await anext(events)
+
+
 async def test_a_repeat_finds_the_call_while_it_runs_and_when_it_has_finished() -> None:
     known, tool = Invocations(60), Tool()
     invocation = Invocation(tool.results())
