@@ -15,10 +15,17 @@ class Measure:
 FLOOR = Measure("floor", "boto3 `invoke_code_interpreter` against a stub that answers at once")
 JUPYTER_CALL = Measure("jupyter.call", "bare Jupyter kernel: `1+1`, round trip")
 CODE = Measure("code", "`executeCode`, `1+1`, round trip", FLOOR.name)
+OTHER_LANGUAGES = {
+    (language, runtime): Measure(
+        f"{language}.{runtime}", f"`executeCode`, `1+1` in {title} on {runtime}, round trip", FLOOR.name
+    )
+    for language, title in (("javascript", "JavaScript"), ("typescript", "TypeScript"))
+    for runtime in ("deno", "nodejs")
+}
 COMMAND = Measure("command", "`executeCommand`, `true`", FLOOR.name)
 WRITE = Measure("write", "`writeFiles`, one file of 13 bytes", FLOOR.name)
 READ = Measure("read", "`readFiles`, the same file", FLOOR.name)
-CALLS = (FLOOR, JUPYTER_CALL, CODE, COMMAND, WRITE, READ)
+CALLS = (FLOOR, JUPYTER_CALL, CODE, *OTHER_LANGUAGES.values(), COMMAND, WRITE, READ)
 
 JUPYTER_START = Measure("jupyter.start", "bare Jupyter kernel: start to the result of `1+1`")
 PANDAS_START = Measure(

@@ -46,12 +46,13 @@ def as_json(run: Run) -> str:
         "machine": asdict(run.machine),
         "load_average_after": run.load_average_after,
         "measures": {name: measure.title for name, measure in MEASURES.items()},
-        "samples": {name: [_raw(sample) for sample in run.samples.of(name)] for name in MEASURES},
+        "samples": {name: [raw(sample) for sample in run.samples.of(name)] for name in MEASURES},
     }
     return json.dumps(content, separators=(",", ":")) + "\n"
 
 
-def _raw(sample: Sample) -> tuple[int, int | str | None]:
+def raw(sample: Sample) -> tuple[int, int | str | None]:
+    """A sample as it is kept: its round, and its microseconds or the error."""
     return sample.round, sample.error if sample.seconds is None else round(sample.seconds * 1e6)
 
 
@@ -79,19 +80,20 @@ def as_page(run: Run, json_name: str) -> str:
             "",
             "## Calls",
             "",
-            *_table(CALLS, run.samples),
+            *table(CALLS, run.samples),
             "",
             "## Starts",
             "",
             "*restored*: from the warm checkpoint, as a server does by itself. *cold*: by a server that has none.",
             "",
-            *_table(STARTS, run.samples),
+            *table(STARTS, run.samples),
             "",
         )
     )
 
 
-def _table(measures: Sequence[Measure], samples: Samples) -> Iterator[str]:
+def table(measures: Sequence[Measure], samples: Samples) -> Iterator[str]:
+    """The lines of a table of `measures`."""
     yield _TABLE_HEAD
     for measure in measures:
         summary = samples.summary(measure.name)

@@ -31,6 +31,7 @@ def run_calls(samples: Samples, rounds: int, calls: int, fumehood: Any, stub: An
             (measures.FLOOR, calls, floor),
             (measures.CODE, calls, lambda: expect_text(invoke(fumehood, session_id, "executeCode", _SUM), "2")),
             (measures.JUPYTER_CALL, calls, lambda: _expect_value(kernel, "1+1", "2")),
+            *((measure, calls, _sum_in(fumehood, session_id, *of)) for of, measure in measures.OTHER_LANGUAGES.items()),
             (measures.COMMAND, max(calls // 5, 1), lambda: _command(fumehood, session_id)),
             (measures.WRITE, max(calls // 5, 1), lambda: _write(fumehood, session_id)),
             (measures.READ, max(calls // 5, 1), lambda: _read(fumehood, session_id)),
@@ -106,6 +107,11 @@ def expect_text(result: dict[str, Any], text: str) -> None:
     """RuntimeError unless the text of the result is that: a wrong answer is no success."""
     if result["content"][0].get("text") != text:
         raise RuntimeError(f"not {text!r} but {result['content']}")
+
+
+def _sum_in(client: Any, session_id: str, language: str, runtime: str) -> Callable[[], None]:
+    arguments = {"language": language, "runtime": runtime, "code": "1+1"}
+    return lambda: expect_text(invoke(client, session_id, "executeCode", arguments), "2")
 
 
 def _command(client: Any, session_id: str) -> None:
