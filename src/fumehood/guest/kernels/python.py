@@ -15,21 +15,22 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Mapping
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
 # Where fumehood is; the user's code finds the working folder in this place.
 sys.path[0] = __file__.partition("/fumehood/guest/")[0]
 from fumehood.guest.kernels.python_displays import MEDIA_TYPES, Displays, fit_players  # noqa: E402
-from fumehood.guest.kernels.python_plots import close_figures, fit_plots  # noqa: E402
+from fumehood.guest.kernels.python_plots import close_figures, draw_once, fit_plots  # noqa: E402
 
 sys.path[0] = ""
 
+_OWN_FILES = __file__.rpartition("/")[0]
 _REQUESTS, _RESULTS = 3, 4
 _READ_BYTES = 1024 * 1024
 # Bound here, because the user's code may replace them where they come from, as tests with mocks do.
 _dumps, _loads, _readv, _write, _getpid = json.dumps, json.loads, os.readv, os.write, os.getpid
-_exit = os._exit
+_exit, _print = os._exit, print
 _PLAIN = frozenset((int, float, complex, bool, str, bytes))
 """Types whose values have a text form and no other."""
 _WARM_MODULES = ("numpy", "pandas", "matplotlib", "matplotlib.pyplot", "matplotlib_inline.backend_inline", "ssl")
@@ -84,7 +85,13 @@ class _Interrupts:
 
     def __init__(self) -> None:
         self.in_cell = False
-        signal.signal(signal.SIGINT, self._on_signal)
+        self.restore()
+
+    def restore(self) -> None:
+        """Be what SIGINT does, whatever an earlier call left."""
+        # Asking for the handler costs nothing; setting it is a system call.
+        if signal.getsignal(signal.SIGINT) != self._on_signal:
+            signal.signal(signal.SIGINT, self._on_signal)
 
     def _on_signal(self, _signal: int, _frame: FrameType | None) -> None:
         if self.in_cell:
@@ -96,6 +103,8 @@ class _Streams:
 
     def __init__(self) -> None:
         self._own: list[Any] = [sys.stdout, sys.stderr]
+        self._pipes = [os.dup(number) for number in (1, 2)]
+        self._broken = False
         for stream in self._own:
             stream.reconfigure(line_buffering=True, errors="backslashreplace")
         # Half lines would otherwise come after what a child process writes, or twice.
@@ -110,6 +119,7 @@ class _Streams:
     def _flushing(self, start: Any) -> Any:
         @functools.wraps(start)
         def flushed(*arguments: Any, **options: Any) -> Any:
+            __tracebackhide__ = True
             self.flush()
             return start(*arguments, **options)
 
@@ -122,6 +132,10 @@ class _Streams:
 
     def restore(self) -> None:
         """Have the kernel's own again, whatever an earlier call left."""
+        if self._broken:
+            self._broken = False
+            for number, pipe in zip((1, 2), self._pipes, strict=True):
+                os.dup2(pipe, number)
         if sys.stdout is self._own[0] and sys.stderr is self._own[1] and not self._any_closed():
             return
         sys.stdout, sys.stderr = self._own
@@ -147,8 +161,10 @@ class _Streams:
     def flush(self) -> None:
         """Write out what they hold."""
         for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(Exception):
+            try:
                 stream.flush()
+            except Exception:
+                self._broken = True
 
     def flush_all(self) -> None:
         """Also what C's own hold."""
@@ -156,12 +172,25 @@ class _Streams:
         self._flush_c(None)
 
 
+def _cut_own_frames(traceback: TracebackType | None) -> None:
+    """Cut a traceback after the last frame that is not of the kernel."""
+    last = None
+    while traceback is not None:
+        if not traceback.tb_frame.f_code.co_filename.startswith(_OWN_FILES):
+            last = traceback
+        traceback = traceback.tb_next
+    if last is not None:
+        last.tb_next = None
+
+
 def _make_shell(displays: Displays) -> Any:
     from IPython.core.displayhook import DisplayHook
     from IPython.core.displaypub import DisplayPublisher
     from IPython.core.error import UsageError
-    from IPython.core.interactiveshell import InteractiveShell
     from traitlets.config import Config
+
+    # Imported so, it has no types; its own are half unknown.
+    interactive_shell = importlib.import_module("IPython.core.interactiveshell").InteractiveShell
 
     class EchoingDisplayHook(DisplayHook):
         """The last expression's value, without the `Out[n]:` before it."""
@@ -207,18 +236,30 @@ def _make_shell(displays: Displays) -> Any:
             del wait
             displays.clear()
 
-    class KernelShell(InteractiveShell):
+    class KernelShell(interactive_shell):
         """Tracebacks go to stderr, as the service has them."""
 
         displayhook_class = EchoingDisplayHook
         display_pub_class = KeepingDisplayPublisher
+
+        def init_user_ns(self) -> None:
+            """`exit` and `quit` end a cell, as `sys.exit` does."""
+            super().init_user_ns()
+            for names in (self.user_ns, self.user_ns_hidden):
+                names["exit"] = names["quit"] = sys.exit
+
+        def _get_exc_info(self, exc_tuple: Any = None) -> Any:
+            """The exception to show, without the kernel's own frames at its end."""
+            shown = super()._get_exc_info(exc_tuple)
+            _cut_own_frames(shown[2])
+            return shown
 
         def _showtraceback(self, etype: type, evalue: BaseException, stb: list[str]) -> None:
             del evalue
             sys.stdout.flush()
             if issubclass(etype, SystemExit):
                 return
-            print(self.InteractiveTB.stb2text(stb), file=sys.stderr)
+            _print(self.InteractiveTB.stb2text(stb), file=sys.stderr)
 
         def enable_gui(self, gui: str | None = None) -> None:
             """`%matplotlib inline` needs nothing, and there is no screen for others."""
@@ -235,7 +276,7 @@ def _make_shell(displays: Displays) -> Any:
     fit_players(formatter.mimebundle_formatter)
     fit_plots(shell)
     shell.system = shell.system_raw
-    shell.builtin_trap.auto_builtins |= {"input": _refuse_input, "exit": sys.exit, "quit": sys.exit}
+    shell.builtin_trap.auto_builtins["input"] = _refuse_input
     return shell
 
 
@@ -244,18 +285,18 @@ def _exit_code(code: object) -> int:
         return 0
     if isinstance(code, int):
         return code & 0xFF
-    print(code, file=sys.stderr)
+    _print(code, file=sys.stderr)
     return 1
 
 
-def _execute(shell: Any, interrupts: _Interrupts, code: str, clear: bool) -> int:
+def _execute(shell: Any, run_cell: Any, interrupts: _Interrupts, code: str, clear: bool) -> int:
     """Run one cell; the exit code the caller is told: 0, 1 for an exception, or what `sys.exit` was given."""
     if clear:
         shell.reset(new_session=True, aggressive=False)
         close_figures()
     try:
         interrupts.in_cell = True
-        result = shell.run_cell(code, store_history=True)
+        result = run_cell(code, store_history=True)
     except KeyboardInterrupt:
         return 1
     finally:
@@ -281,10 +322,17 @@ def _renew_randomness() -> None:
         numpy.random.seed(list(os.urandom(64)))
 
 
-def _warm() -> None:
+def _warm(shell: Any) -> None:
     for name in _WARM_MODULES:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    try:
+        raise ValueError
+    except ValueError:
+        # The first traceback loads what colours and quotes code, which takes longer than most calls.
+        shell.InteractiveTB.structured_traceback(*sys.exc_info())
+    with contextlib.suppress(ImportError):
+        draw_once()
 
 
 def main() -> None:
@@ -297,6 +345,7 @@ def main() -> None:
     streams = _Streams()
     displays = Displays()
     shell = _make_shell(displays)
+    run_cell = shell.run_cell
     forked: list[bool] = []
     os.register_at_fork(after_in_child=lambda: forked.append(True))
     messages = _Requests(requests)
@@ -304,12 +353,13 @@ def main() -> None:
         message = messages.receive()
         answer: dict[str, Any] = {"id": message["id"]}
         streams.restore()
+        interrupts.restore()
         if message["op"] == "execute":
-            answer["exit_code"] = _execute(shell, interrupts, message["code"], message["clear"])
+            answer["exit_code"] = _execute(shell, run_cell, interrupts, message["code"], message["clear"])
         elif message["op"] == "renew":
             _renew_randomness()
         elif message["op"] == "warm":
-            _warm()
+            _warm(shell)
         streams.flush_all()
         if forked:
             # The user's code forked, and its child came to the end of the code too: it is not the kernel.

@@ -21,6 +21,9 @@ MEDIA_TYPES = (
 """The forms that are kept, richest first: of one display only the first that there is room for."""
 _READABLE = ("text/markdown", "text/latex", "application/json")
 """Forms that are texts for people as they are."""
+_TABLE_STYLE = "<div>\n<style scoped>\n    .dataframe "
+"""How the HTML of pandas' tables begins."""
+_print = print
 _NAMELESS = re.compile(r"<IPython\.\w+\.display\.\w+ object>")
 """The text form of what has none."""
 
@@ -40,11 +43,11 @@ class Displays:
         text = _text_form(bundle)
         kinds = [kind for kind in MEDIA_TYPES if bundle.get(kind) is not None]
         if text is not None or kinds:
-            print(f"<{kinds[0]}>" if text is None else text)
+            _print(f"<{kinds[0]}>" if text is None else text)
         if update and display_id is not None:
             self._kept = [each for each in self._kept if each[0] != display_id]
         if kinds and len(self._kept) == DISPLAYS_MAX:
-            print(f"[left out here: {kinds[0]}, as one call can show {DISPLAYS_MAX} things]")
+            _print(f"[left out here: {kinds[0]}, as one call can show {DISPLAYS_MAX} things]")
             return
         room = BYTES_MAX - sum(len(data) for _, _, data in self._kept)
         sizes: dict[str, int] = {}
@@ -56,7 +59,9 @@ class Displays:
             if data:
                 sizes[kind] = len(data)
         for kind, size in sizes.items():
-            print(f"[left out here: {kind} of {size} bytes, as one call can show {BYTES_MAX} bytes; save it to a file]")
+            _print(
+                f"[left out here: {kind} of {size} bytes, as one call can show {BYTES_MAX} bytes; save it to a file]"
+            )
 
     def clear(self) -> None:
         """Forget what was displayed."""
@@ -78,6 +83,9 @@ def _encoded(kind: str, value: Any) -> bytes | None:
             return json.dumps(value, ensure_ascii=False, default=str).encode(errors="replace")
         if not isinstance(value, str):
             return None
+        if kind == "text/html" and value.startswith(_TABLE_STYLE):
+            # As long as many a small table, and no client applies it.
+            value = "<div>\n" + value.partition("</style>\n")[2]
         if kind == "image/svg+xml" or kind.startswith("text/"):
             return value.encode(errors="replace")
         return base64.b64decode(value)

@@ -72,6 +72,16 @@ def close_figures() -> None:
         helpers.Gcf.destroy_all()
 
 
+def draw_once() -> None:
+    """Draw a figure and write a table, as the first ones load what takes a while. ImportError where these cannot be."""
+    pyplot = _module("matplotlib.pyplot")
+    figure, axes = pyplot.subplots()
+    axes.plot([0, 1])
+    _module("IPython.core.pylabtools").print_figure(figure)
+    pyplot.close(figure)
+    _module("pandas").DataFrame({"a": [0]})._repr_html_()
+
+
 def _module(name: str) -> Any:
     return importlib.import_module(name)
 
