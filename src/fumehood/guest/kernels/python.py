@@ -189,8 +189,8 @@ def _make_shell(displays: Displays) -> Any:
     from IPython.core.error import UsageError
     from traitlets.config import Config
 
-    # Imported so, it has no types; its own are half unknown.
-    interactive_shell = importlib.import_module("IPython.core.interactiveshell").InteractiveShell
+    # Imported so, it has no types: its own are half known.
+    interactive_shell: Any = importlib.import_module("IPython.core.interactiveshell").InteractiveShell
 
     class EchoingDisplayHook(DisplayHook):
         """The last expression's value, without the `Out[n]:` before it."""
@@ -244,13 +244,13 @@ def _make_shell(displays: Displays) -> Any:
 
         def init_user_ns(self) -> None:
             """`exit` and `quit` end a cell, as `sys.exit` does."""
-            super().init_user_ns()
+            interactive_shell.init_user_ns(self)
             for names in (self.user_ns, self.user_ns_hidden):
                 names["exit"] = names["quit"] = sys.exit
 
         def _get_exc_info(self, exc_tuple: Any = None) -> Any:
             """The exception to show, without the kernel's own frames at its end."""
-            shown = super()._get_exc_info(exc_tuple)
+            shown = interactive_shell._get_exc_info(self, exc_tuple)
             _cut_own_frames(shown[2])
             return shown
 
