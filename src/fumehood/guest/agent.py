@@ -13,13 +13,16 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
-from fumehood.guest.commands import run_command, run_shell
-from fumehood.guest.files import OPERATIONS, run_file_operation, serve_file_operation
+from fumehood.guest.commands import run_command
+from fumehood.guest.file_operations import OPERATIONS
+from fumehood.guest.files import serve_file_operation
 from fumehood.guest.kernels.process import Kernel
 from fumehood.guest.kernels.runtimes import RUNTIMES
-from fumehood.guest.processes import Limits, reap_children
+from fumehood.guest.outputs import NAME, Outputs
+from fumehood.guest.processes import reap_children
 from fumehood.guest.spares import Spares
 from fumehood.guest.tasks import TASKS_MAX, Task, Tasks, TooManyTasksError, UnknownTaskError
+from fumehood.guest.user import Limits
 from fumehood.guest.wire import (
     Frame,
     FrameDecoder,
@@ -99,8 +102,9 @@ class Agent:
         self._wire = Wire(self._pipe.write, first_id=1, opens=self._on_open)
         self._kernels: dict[str, Kernel] = {}
         self._turns: dict[str, asyncio.Lock] = {}
-        self._tasks = Tasks()
-        self._spares = Spares({"shell": run_shell, "file": run_file_operation})
+        self._outputs = Outputs()
+        self._tasks = Tasks(self._outputs)
+        self._spares = Spares()
         self._spares.refill()
         self._limits = Limits(processes=_PROCESSES)
         self._kernel_limits = self._limits
@@ -115,6 +119,7 @@ class Agent:
             "warm": self._warm,
             "renew": self._renew,
             "deadline": self._set_deadline,
+            "output.save": self._output_save,
             "limits": self._set_limits,
             "exit": self._exit,
         }
@@ -143,7 +148,7 @@ class Agent:
         name = str(stream.head.get("op"))
         try:
             if name in OPERATIONS:
-                await serve_file_operation(stream, self._spares.take())
+                await serve_file_operation(stream, await self._spares.take())
             elif name in self._operations:
                 await self._operations[name](stream)
             else:
@@ -172,7 +177,7 @@ class Agent:
         if kernel is None:
             program = RUNTIMES[runtime]
             limits = self._kernel_limits if program.limits_address_space else self._limits
-            kernel = self._kernels[runtime] = Kernel(program.path, program.argv, limits)
+            kernel = self._kernels[runtime] = Kernel(program.path, program.argv, limits, self._outputs)
         return kernel
 
     def _turn(self, runtime: str) -> asyncio.Lock:
@@ -219,19 +224,36 @@ class Agent:
         text = await _receive_text(stream)
         async with self._commands:
             timeout = stream.head["timeout_seconds"]
-            result, outputs = await run_command(self._spares.take(), text, self._limits, timeout)
+            child = await self._spares.take()
+            result, outputs = await run_command(child, text, self._limits, self._outputs, timeout)
         await _answer(stream, result, outputs)
 
     async def _task_start(self, stream: Stream) -> None:
         text = await _receive_text(stream)
         timeout = stream.head["timeout_seconds"]
-        await _answer_task(stream, await self._tasks.start(self._spares.take(), text, self._limits, timeout))
+        await _answer_task(stream, await self._tasks.start(await self._spares.take(), text, self._limits, timeout))
 
     async def _task_get(self, stream: Stream) -> None:
         await _answer_task(stream, self._tasks.get(stream.head["task_id"]))
 
     async def _task_stop(self, stream: Stream) -> None:
         await _answer_task(stream, await self._tasks.stop(stream.head["task_id"]))
+
+    # Outputs
+
+    async def _output_save(self, stream: Stream) -> None:
+        """Keep the request's bytes as an output's file, of the name in the head. Ends with `OutputFile.describe`."""
+        name = stream.head["name"]
+        if not NAME.fullmatch(name):
+            stream.reset("bad-name", "an output's name has letters, digits, '-' and '.' only")
+            return
+        file = self._outputs.create(name)
+        try:
+            while (piece := await stream.receive()) is not None:
+                file.write(piece)
+        finally:
+            file.close()
+        stream.end(file.describe())
 
     # The sandbox itself
 
@@ -242,6 +264,7 @@ class Agent:
     async def _set_limits(self, stream: Stream) -> None:
         self._limits = Limits(stream.head["processes"])
         self._kernel_limits = Limits(stream.head["processes"], stream.head["kernel_memory_bytes"])
+        self._outputs.bytes_max = stream.head["output_bytes"]
         stream.end()
 
     async def _exit(self, _stream: Stream) -> None:

@@ -1,4 +1,7 @@
-"""Output of a process, kept within a bound: its beginning and its end, and a count of what lay between."""
+"""Output of a process, kept within a bound: its beginning and its end, and a count of what lay between.
+
+The whole of what is too large for an answer goes into a file of the session besides.
+"""
 
 import asyncio
 import os
@@ -6,10 +9,20 @@ import select
 import tempfile
 from typing import Any, Protocol
 
+from fumehood.guest.outputs import OutputFile, Outputs
 from fumehood.guest.wire import read_available
 
 HEAD_BYTES = 8 * 1024 * 1024
 TAIL_BYTES = 4 * 1024 * 1024
+ANSWER_BYTES = 23 * 1024 * 1024
+"""What the host can surely put into one result of both outputs, each of them twice, as JSON."""
+_JSON_BYTES_MAX = 6
+"""What one byte becomes in JSON at most."""
+# A flood of which no more is kept is let through at some 10 MB/s, so that it does not take two processors for nothing.
+_FLOOD_PAUSE_SECONDS = 0.005
+_CONTROLS = bytes(set(range(32)) - set(b"\b\t\n\f\r"))
+_ESCAPED = b'\b\t\n\f\r"\\'
+_HIGH = bytes(range(128, 256))
 
 
 class Store(Protocol):
@@ -84,13 +97,17 @@ class FileStore:
 class Capture:
     """Reads one pipe as data arrives and keeps the first HEAD_BYTES and the last TAIL_BYTES of it.
 
-    The reader never stops, so that a process is never held up by output nobody fetches.
+    The reader never stops, so that a process is never held up by output nobody fetches. Where there are `outputs` to
+    keep files in, one named after `name` gets the whole of what is more than that.
     """
 
-    def __init__(self, descriptor: int, store: Store) -> None:
+    def __init__(self, descriptor: int, store: Store, outputs: Outputs | None = None, name: str = "output") -> None:
         os.set_blocking(descriptor, False)
         self.descriptor = descriptor
         self._store = store
+        self._outputs = outputs
+        self._name = name
+        self._file: OutputFile | None = None
         self.total_bytes = 0
         self.is_open = True
         self._loop = asyncio.get_running_loop()
@@ -126,8 +143,14 @@ class Capture:
         self._keep(data)
         if not data:
             self._stop_reading()
+        elif self._file is not None and self._file.is_full:
+            self.postpone(_FLOOD_PAUSE_SECONDS)
 
     def _keep(self, data: bytes) -> None:
+        if self.total_bytes + len(data) > HEAD_BYTES + TAIL_BYTES:
+            self.keep_whole()
+        if self._file is not None:
+            self._file.write(data)
         room = max(HEAD_BYTES - self.total_bytes, 0)
         if room and data:
             self._store.write(self.total_bytes, data[:room])
@@ -141,10 +164,31 @@ class Capture:
                 self._store.write(HEAD_BYTES, rest[len(first) :])
         self.total_bytes += len(data)
 
-    def peek(self) -> tuple[bytes, dict[str, Any]]:
-        """What was captured since the last take, and its description: `bytes`, `total_bytes`, `cut_at`.
+    def keep_whole(self) -> None:
+        """Have all of the output in a file, from its beginning on, if there is a place for one."""
+        if self._file is None and self._outputs is not None:
+            self._file = self._outputs.create(f"{self._name}.txt")
+            self._file.write(self._store.read(0, self.total_bytes))
 
-        `cut_at` is where in the bytes a piece of `total_bytes - bytes` is missing, or None.
+    @property
+    def json_bytes(self) -> int:
+        """What the output needs as JSON text, or somewhat more."""
+        if self.total_bytes > HEAD_BYTES + TAIL_BYTES:
+            return self.total_bytes
+        data = self._store.read(0, self.total_bytes)
+        size = len(data) + (_JSON_BYTES_MAX - 1) * _count(data, _CONTROLS) + _count(data, _ESCAPED)
+        try:
+            data.decode()
+        except UnicodeDecodeError:
+            # Each byte that is no text may become a character of three.
+            size += 2 * _count(data, _HIGH)
+        return size
+
+    def peek(self) -> tuple[bytes, dict[str, Any]]:
+        """What was captured since the last take, and its description: `bytes`, `total_bytes`, `cut_at`, `kept`.
+
+        `cut_at` is where in the bytes a piece of `total_bytes - bytes` is missing, or None. `kept` is the file that has
+        the whole, as `OutputFile.describe` says it, or None.
         """
         total = self.total_bytes
         if total <= HEAD_BYTES + TAIL_BYTES:
@@ -154,18 +198,30 @@ class Capture:
             ring = self._store.read(HEAD_BYTES, TAIL_BYTES)
             kept = self._store.read(0, HEAD_BYTES) + ring[start:] + ring[:start]
         cut_at = HEAD_BYTES if total > len(kept) else None
-        return kept, {"bytes": len(kept), "total_bytes": total, "cut_at": cut_at}
+        in_file = self._file.describe() if self._file is not None else None
+        return kept, {"bytes": len(kept), "total_bytes": total, "cut_at": cut_at, "kept": in_file}
 
     def take(self) -> tuple[bytes, dict[str, Any]]:
         """As `peek`, and start anew."""
         taken = self.peek()
+        self._let_go_of_file()
         self._store.clear()
         self.total_bytes = 0
         return taken
 
+    def settle(self) -> None:
+        """Write no more into the file, which may be removed from now on when newer ones need its room."""
+        if self._file is not None:
+            self._file.close()
+
+    def _let_go_of_file(self) -> None:
+        self.settle()
+        self._file = None
+
     def close(self) -> None:
         """Stop reading, and forget what was captured."""
         self._stop_reading()
+        self._let_go_of_file()
         self._store.close()
 
     def _stop_reading(self) -> None:
@@ -173,6 +229,23 @@ class Capture:
             self.is_open = False
             self._loop.remove_reader(self.descriptor)
             os.close(self.descriptor)
+
+
+def _count(data: bytes, of: bytes) -> int:
+    return len(data) - len(data.translate(None, of))
+
+
+def keep_what_is_cut(*captures: Capture) -> None:
+    """Have the whole of each in a file that the host may have to cut to fit them all into one result."""
+    if 2 * _JSON_BYTES_MAX * sum(capture.total_bytes for capture in captures) <= ANSWER_BYTES:
+        return
+    sizes = [2 * capture.json_bytes for capture in captures]
+    if sum(sizes) <= ANSWER_BYTES:
+        return
+    for capture, size in zip(captures, sizes, strict=True):
+        # As the host has it: what needs no more than half is never cut for what needs more.
+        if size > ANSWER_BYTES // len(captures):
+            capture.keep_whole()
 
 
 def drain(*captures: Capture) -> None:

@@ -3,54 +3,38 @@
 import asyncio
 import os
 import time
-from pathlib import Path
 from typing import Any
 
-from fumehood.guest.capture import Capture, FileStore, MemoryStore, drain
-from fumehood.guest.processes import Limits, become_user, execute, give_output_to_user
+from fumehood.guest.capture import Capture, FileStore, MemoryStore, drain, keep_what_is_cut
+from fumehood.guest.outputs import Outputs
 from fumehood.guest.spares import Child
-
-# The service's /bin/sh is bash: scripts written for it, and its messages ("line 1: x: command not found"), expect that.
-_SHELLS = ("/bin/bash", "/bin/sh")
-_ARGUMENT_BYTES_MAX = 96 * 1024
-_SCRIPT = 3
-
-
-def run_shell(arguments: dict[str, Any]) -> None:
-    """In a child: become the shell that runs `text`, under `limits`."""
-    give_output_to_user()
-    become_user(Limits(*arguments["limits"]))
-    os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
-    path = next((shell for shell in _SHELLS if Path(shell).exists()), _SHELLS[-1])
-    text: str = arguments["text"]
-    if len(text) * 4 <= _ARGUMENT_BYTES_MAX and "\0" not in text:
-        execute(["/bin/sh", "-c", text], path)
-    # A command longer than one argument may be is read from a file instead.
-    script = os.memfd_create("command")
-    with os.fdopen(os.dup(script), "wb") as file:
-        file.write(text.encode(errors="surrogateescape"))
-    os.lseek(script, 0, os.SEEK_SET)
-    os.dup2(script, _SCRIPT, inheritable=True)
-    execute(["/bin/sh", f"/dev/fd/{_SCRIPT}"], path)
+from fumehood.guest.user import Limits
 
 
 class Command:
     """One running shell command and its output."""
 
-    def __init__(self, child: Child, store: type[MemoryStore] | type[FileStore]) -> None:
+    def __init__(self, child: Child, outputs: Outputs, store: type[MemoryStore] | type[FileStore]) -> None:
         self._started = time.monotonic()
+        self._seconds: float | None = None
+        self._timed_out = False
+        self.exit_code: int | None = None
         self.process = child.process
-        self.output = Capture(child.output, store())
-        self.errors = Capture(child.errors, store())
-        self.seconds: float | None = None
+        self._output = Capture(child.output, store(), outputs, "stdout")
+        self._errors = Capture(child.errors, store(), outputs, "stderr")
 
     @classmethod
     async def start(
-        cls, child: Child, text: str, limits: Limits, store: type[MemoryStore] | type[FileStore] = MemoryStore
+        cls,
+        child: Child,
+        text: str,
+        limits: Limits,
+        outputs: Outputs,
+        store: type[MemoryStore] | type[FileStore] = MemoryStore,
     ) -> "Command":
-        """Have `child` run `text`."""
+        """Have `child` run `text`; what is too large for an answer goes into `outputs`."""
         os.close(child.body)
-        command = cls(child, store)
+        command = cls(child, outputs, store)
         try:
             await child.order("shell", {"text": text, "limits": limits})
         except BaseException:
@@ -61,46 +45,57 @@ class Command:
 
     async def wait(self, timeout_seconds: float) -> bool:
         """Wait until the shell itself has ended. False if the time ran out; then the whole tree has been killed."""
-        in_time = True
         try:
             await asyncio.wait_for(self.process.wait(), timeout_seconds)
         except TimeoutError:
-            in_time = False
+            self._timed_out = True
             self.process.kill_tree()
-            await self.process.wait()
-        self.seconds = time.monotonic() - self._started
+        self.exit_code = await self.process.wait()
+        self._seconds = time.monotonic() - self._started
         # Not until end of file: what the shell left running in the background may hold the pipes for hours.
-        drain(self.output, self.errors)
-        return in_time
+        drain(self._output, self._errors)
+        self._settle()
+        return not self._timed_out
+
+    def describe(self) -> tuple[dict[str, Any], list[bytes]]:
+        """How it stands: `exit_code` (None while it runs), `seconds`, `timed_out`, `stdout`, `stderr`; the outputs."""
+        if self.exit_code is None:
+            keep_what_is_cut(self._output, self._errors)
+        else:
+            self._settle()
+        output, output_described = self._output.peek()
+        errors, errors_described = self._errors.peek()
+        result: dict[str, Any] = {
+            "exit_code": self.exit_code,
+            "seconds": time.monotonic() - self._started if self._seconds is None else self._seconds,
+            "timed_out": self._timed_out,
+            "stdout": output_described,
+            "stderr": errors_described,
+        }
+        return result, [output, errors]
+
+    def _settle(self) -> None:
+        """It has ended: no more goes into files, which may be removed in time."""
+        keep_what_is_cut(self._output, self._errors)
+        self._output.settle()
+        self._errors.settle()
 
     def close(self) -> None:
         """Let go of the output."""
-        self.output.close()
-        self.errors.close()
+        self._output.close()
+        self._errors.close()
 
 
 async def run_command(
-    child: Child, text: str, limits: Limits, timeout_seconds: float
+    child: Child, text: str, limits: Limits, outputs: Outputs, timeout_seconds: float
 ) -> tuple[dict[str, Any], list[bytes]]:
-    """Have `child` run `text` to its end.
-
-    The result (`exit_code`, `seconds`, `timed_out`, `stdout`, `stderr`) and the two outputs.
-    """
-    command = await Command.start(child, text, limits)
+    """Have `child` run `text` to its end. What `Command.describe` says of it then."""
+    command = await Command.start(child, text, limits, outputs)
     try:
-        in_time = await command.wait(timeout_seconds)
+        await command.wait(timeout_seconds)
+        return command.describe()
     except asyncio.CancelledError:
         command.process.kill_tree()
         raise
     finally:
-        output, output_described = command.output.take()
-        errors, errors_described = command.errors.take()
         command.close()
-    result = {
-        "exit_code": await command.process.wait(),
-        "seconds": command.seconds,
-        "timed_out": not in_time,
-        "stdout": output_described,
-        "stderr": errors_described,
-    }
-    return result, [output, errors]

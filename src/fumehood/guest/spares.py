@@ -1,43 +1,117 @@
 """Children forked ahead of need, so that a command or file call need not wait for a fork, which is slow in a sandbox.
 
-A spare waits for its order with the agent's privileges, where user code can neither see into it nor signal it, and
-gives them up before it acts. It has its own pipes and nothing else of the agent's: 0 what it reads, 1 and 2 what it
-writes, 3 its order, which is 4 bytes of length and JSON: what to do, and its arguments.
+A spare has its own pipes and nothing else: 0 what it reads, 1 and 2 what it writes, 3 its order.
 """
 
 import asyncio
+import errno
 import json
 import os
-from collections.abc import Callable, Mapping
+import socket
+from collections import deque
 from contextlib import suppress
-from typing import Any
+from pathlib import Path
 
-from fumehood.guest.processes import Process, fork_child
+from fumehood.guest import nursery
+from fumehood.guest.processes import Process, fork_child, report_exit
 
-Work = Callable[[dict[str, Any]], None]
-_ORDER = 3
 _WHILE_CALL_RUNS_SECONDS = 0.1
+
+
+class Nursery:
+    """The agent's end of the nursery; a new one is started when one is needed and there is none."""
+
+    def __init__(self) -> None:
+        self._socket: socket.socket | None = None
+        self._born: asyncio.Future[Process] | None = None
+        self._one_at_a_time = asyncio.Lock()
+
+    async def bear(self, descriptors: list[int]) -> Process:
+        """A child with `descriptors` as its first ones. OSError if there can be none. Not to be cancelled."""
+        async with self._one_at_a_time:
+            nursery_socket = self._socket or self._start()
+            born = self._born = asyncio.get_running_loop().create_future()
+            try:
+                socket.send_fds(nursery_socket, [nursery.REQUEST], descriptors)
+            except OSError:
+                self._lose()
+            return await born
+
+    def _start(self) -> socket.socket:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            try:
+                fork_child(_become_nursery, {0: theirs.fileno()})
+            except OSError:
+                ours.close()
+                raise
+        ours.setblocking(False)
+        self._socket = ours
+        asyncio.get_running_loop().add_reader(ours, self._on_message)
+        return ours
+
+    def _on_message(self) -> None:
+        assert self._socket is not None
+        try:
+            message = self._socket.recv(nursery.MESSAGE.size)
+        except BlockingIOError:
+            return
+        except OSError:
+            message = b""
+        if not message:
+            self._lose()
+            return
+        what, number, exit_code = nursery.MESSAGE.unpack(message)
+        if what == nursery.ENDED:
+            report_exit(number, exit_code)
+        elif self._born is not None and not self._born.done():
+            if what == nursery.BORN:
+                self._born.set_result(Process(number))
+            else:
+                self._born.set_exception(OSError(number, os.strerror(number)))
+
+    def _lose(self) -> None:
+        """It is gone, or as good as: its children are reaped as orphans."""
+        if self._socket is not None:
+            asyncio.get_running_loop().remove_reader(self._socket)
+            self._socket.close()
+            self._socket = None
+        if self._born is not None and not self._born.done():
+            self._born.set_exception(OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)))
+
+
+def _become_nursery() -> None:
+    """Start the same interpreter anew, whose memory then holds what the nursery imports and no more."""
+    argv = Path("/proc/self/cmdline").read_bytes().split(b"\0")
+    interpreter = argv[: argv.index(b"-m")]
+    os.execve(interpreter[0], [*interpreter, b"-m", nursery.__name__.encode()], os.environ)
 
 
 class Child:
     """A spare, or one at work. The agent's ends of its pipes belong to whoever took it."""
 
-    def __init__(self, works: Mapping[str, Work]) -> None:
-        body_read, self.body = os.pipe()
-        self.output, output_write = os.pipe()
-        self.errors, error_write = os.pipe()
-        order_read, self._order = os.pipe()
-        theirs = {0: body_read, 1: output_write, 2: error_write, _ORDER: order_read}
+    def __init__(self, process: Process, body: int, output: int, errors: int, order: int) -> None:
+        self.process = process
+        self.body = body
+        self.output = output
+        self.errors = errors
+        self._order = order
+
+    @classmethod
+    async def born(cls, nursery_of_agent: Nursery) -> "Child":
+        """A new one that waits for its order. OSError if there can be no more processes."""
+        pipes = _pipes(4)
+        (body_read, body), (output, output_write), (errors, error_write), (order_read, order) = pipes
         try:
-            self.process: Process = fork_child(lambda: _obey(works), theirs)
+            process = await nursery_of_agent.bear([body_read, output_write, error_write, order_read])
         except OSError:
-            self.discard()
+            _close(body, output, errors, order)
             raise
         finally:
-            for descriptor in theirs.values():
-                os.close(descriptor)
+            _close(body_read, output_write, error_write, order_read)
+        return cls(process, body, output, errors, order)
 
-    async def order(self, work: str, arguments: dict[str, Any]) -> None:
+    async def order(self, work: str, arguments: dict[str, object]) -> None:
         """Set it to work. One that was killed meanwhile shows in its exit code."""
         encoded = json.dumps({"work": work, "arguments": arguments}).encode("ascii")
         order, self._order = self._order, -1
@@ -48,19 +122,24 @@ class Child:
 
     def discard(self) -> None:
         """Close our ends of its pipes; without an order it then ends."""
-        for descriptor in (self.body, self.output, self.errors, self._order):
-            if descriptor >= 0:
-                with suppress(OSError):
-                    os.close(descriptor)
+        _close(*(each for each in (self.body, self.output, self.errors, self._order) if each >= 0))
 
 
-def _obey(works: Mapping[str, Work]) -> None:
-    with os.fdopen(_ORDER, "rb") as orders:
-        size = orders.read(4)
-        if len(size) < 4:
-            return
-        order = json.loads(orders.read(int.from_bytes(size, "big")))
-    works[order["work"]](order["arguments"])
+def _pipes(count: int) -> list[tuple[int, int]]:
+    made: list[tuple[int, int]] = []
+    try:
+        for _ in range(count):
+            made.append(os.pipe())
+    except OSError:
+        _close(*(end for pipe in made for end in pipe))
+        raise
+    return made
+
+
+def _close(*descriptors: int) -> None:
+    for descriptor in descriptors:
+        with suppress(OSError):
+            os.close(descriptor)
 
 
 async def _write_all(descriptor: int, data: bytes) -> None:
@@ -85,34 +164,67 @@ async def _write_all(descriptor: int, data: bytes) -> None:
 class Spares:
     """Gives out children; keeps one ready."""
 
-    def __init__(self, works: Mapping[str, Work]) -> None:
-        self._works = works
-        self._spare: Child | None = None
+    def __init__(self) -> None:
+        self._nursery = Nursery()
+        self._ready: deque[Child] = deque()
+        self._waiting: deque[asyncio.Future[Child]] = deque()
         self._refill: asyncio.TimerHandle | None = None
+        self._making: asyncio.Future[None] | None = None
 
     @property
     def is_ready(self) -> bool:
         """Whether there is a spare."""
-        return self._spare is not None
+        return bool(self._ready)
 
-    def take(self) -> Child:
+    async def take(self) -> Child:
         """A child that waits for its order. OSError if there can be no more processes."""
-        spare, self._spare = self._spare, None
-        self.refill_in(_WHILE_CALL_RUNS_SECONDS)
-        if spare is not None and not spare.process.ended:
-            return spare
-        if spare is not None:
+        while self._ready:
+            spare = self._ready.popleft()
+            if not spare.process.ended:
+                self.refill_in(_WHILE_CALL_RUNS_SECONDS)
+                return spare
             spare.discard()
-        return Child(self._works)
+        waiting: asyncio.Future[Child] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiting)
+        self.refill()
+        try:
+            return await waiting
+        except asyncio.CancelledError:
+            if waiting.done() and not waiting.cancelled() and waiting.exception() is None:
+                self._ready.append(waiting.result())
+            raise
 
     def refill_in(self, seconds: float) -> None:
-        """Have a spare that much later, if there is none then: a fork holds the agent up, so answers go first."""
+        """Have a spare that much later, if there is none then: what runs now goes first."""
         if self._refill is not None:
             self._refill.cancel()
         self._refill = asyncio.get_running_loop().call_later(seconds, self.refill)
 
     def refill(self) -> None:
-        """Have a spare. Without one, where there can be no more processes, calls fork for themselves and say so."""
-        if self._spare is None:
-            with suppress(OSError):
-                self._spare = Child(self._works)
+        """Have a spare as soon as can be. Where there can be no more processes, whoever needs one is told."""
+        if self._making is None or self._making.done():
+            self._making = asyncio.ensure_future(self._make())
+
+    async def _make(self) -> None:
+        while self._waiting or not self._ready:
+            try:
+                child = await Child.born(self._nursery)
+            except OSError as error:
+                if not self._waiting:
+                    return
+                self._give(error)
+            else:
+                self._give(child)
+
+    def _give(self, made: Child | OSError) -> None:
+        while self._waiting:
+            waiting = self._waiting.popleft()
+            if waiting.done():
+                continue
+            if isinstance(made, OSError):
+                waiting.set_exception(made)
+            else:
+                waiting.set_result(made)
+            return
+        if isinstance(made, Child):
+            self._ready.append(made)

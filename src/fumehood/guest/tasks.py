@@ -2,13 +2,13 @@
 
 import asyncio
 import secrets
-import time
 from typing import Any
 
 from fumehood.guest.capture import FileStore
 from fumehood.guest.commands import Command
-from fumehood.guest.processes import Limits
+from fumehood.guest.outputs import Outputs
 from fumehood.guest.spares import Child
+from fumehood.guest.user import Limits
 
 TASKS_MAX = 256
 _SUBMITTED, _WORKING, _COMPLETED, _CANCELED, _FAILED = "submitted", "working", "completed", "canceled", "failed"
@@ -30,9 +30,6 @@ class Task:
         self.task_id = secrets.token_hex(16)
         self.status = _SUBMITTED
         self.stopped = False
-        self.exit_code: int | None = None
-        self.timed_out = False
-        self.started = time.monotonic()
         self.command = command
         self.watcher = asyncio.ensure_future(self._watch(timeout_seconds))
 
@@ -40,31 +37,20 @@ class Task:
         if not self.stopped:
             self.status = _WORKING
         in_time = await self.command.wait(timeout_seconds)
-        self.timed_out = not in_time
-        self.exit_code = await self.command.process.wait()
         if not self.stopped:
-            self.status = _COMPLETED if self.exit_code == 0 and in_time else _FAILED
+            self.status = _COMPLETED if self.command.exit_code == 0 and in_time else _FAILED
 
     def describe(self) -> tuple[dict[str, Any], list[bytes]]:
         """The task as it is now, and its two outputs so far."""
-        output, output_described = self.command.output.peek()
-        errors, errors_described = self.command.errors.peek()
-        result: dict[str, Any] = {
-            "task_id": self.task_id,
-            "status": self.status,
-            "exit_code": self.exit_code,
-            "timed_out": self.timed_out,
-            "seconds": self.command.seconds or time.monotonic() - self.started,
-            "stdout": output_described,
-            "stderr": errors_described,
-        }
-        return result, [output, errors]
+        result, outputs = self.command.describe()
+        return {"task_id": self.task_id, "status": self.status} | result, outputs
 
 
 class Tasks:
     """All tasks of the session. The oldest that have ended are forgotten when there are more than TASKS_MAX."""
 
-    def __init__(self) -> None:
+    def __init__(self, outputs: Outputs) -> None:
+        self._outputs = outputs
         self._tasks: dict[str, Task] = {}
 
     async def start(self, child: Child, text: str, limits: Limits, timeout_seconds: float) -> Task:
@@ -76,7 +62,7 @@ class Tasks:
                 raise TooManyTasksError
             ended.command.close()
             del self._tasks[ended.task_id]
-        task = Task(await Command.start(child, text, limits, FileStore), timeout_seconds)
+        task = Task(await Command.start(child, text, limits, self._outputs, FileStore), timeout_seconds)
         self._tasks[task.task_id] = task
         return task
 

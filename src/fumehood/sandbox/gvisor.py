@@ -29,7 +29,7 @@ from fumehood.sandbox.contract import (
     SandboxSpec,
     Usage,
 )
-from fumehood.settings import MIB
+from fumehood.settings import GIB, MIB
 
 PLATFORM = "systrap"
 _STOP_SECONDS = 2.0
@@ -37,6 +37,9 @@ _KILL_SECONDS = 10.0
 _COMMAND_SECONDS = 60.0
 _CHECKPOINT_SECONDS = 120.0
 _MEMORY_RESERVE_BYTES = 512 * MIB
+# What is kept of one output in the session's files; of all together twice that, so a quarter of its disk at most.
+_OUTPUT_BYTES_MAX = GIB
+_OUTPUT_SHARE = 8
 MINIMUM_VERSION = 20_240_729
 _PR_SET_CHILD_SUBREAPER = 36
 _prctl = ctypes.CDLL(None).prctl
@@ -259,7 +262,11 @@ class GvisorSandbox:
         await self._channel.synchronise(self.spec.start_timeout_seconds)
         # Below the sandbox's own limit, so that one greedy process gets an error it can read and the sandbox lives on.
         kernel_memory = self.spec.memory_bytes - min(_MEMORY_RESERVE_BYTES, self.spec.memory_bytes // 4)
-        arguments = {"processes": self.spec.processes_max, "kernel_memory_bytes": kernel_memory}
+        arguments = {
+            "processes": self.spec.processes_max,
+            "kernel_memory_bytes": kernel_memory,
+            "output_bytes": min(_OUTPUT_BYTES_MAX, self.spec.disk_bytes // _OUTPUT_SHARE),
+        }
         await self.call(GuestRequest("limits", arguments), self.spec.start_timeout_seconds, 0)
 
     async def call(self, request: GuestRequest, timeout_seconds: float, reply_bytes_max: int) -> GuestReply:

@@ -72,8 +72,9 @@ async def execute_code(arguments: dict[str, Any], guest: Guest) -> Result:
         errors, exit_code = errors.with_note(note), exit_code or 1
     elif reply.head.get("outcome") == "killed":
         note = (
-            f"Ended: the code ran longer than the {timeout:g} seconds a call may take, and went on when it was "
-            f"interrupted. The {runtime} process and all its variables are lost; the next call gets a fresh one."
+            f"Ended: the code ran longer than the {timeout:g} seconds a call may take, and could not be interrupted "
+            f"without ending the {runtime} process ({_how(exit_code)}). All its variables are lost; the next call gets "
+            "a fresh one."
         )
         errors, exit_code = errors.with_note(note), _shell_code(exit_code)
     elif reply.head.get("outcome") == "died":

@@ -78,9 +78,8 @@ async def _task(request: GuestRequest, guest: Guest) -> Result:
         errors = errors.with_note(f"Ended: the task ran longer than {guest.task_timeout_seconds:g} seconds.")
     ended = status in _ENDED
     seconds = seconds_from_guest(reply.head)
-    result = execution_result(
-        output, errors, _exit_code(reply) if ended else 0, seconds, taskId=task_id, taskStatus=status
-    )
+    exit_code = _exit_code(reply) if ended else 0
+    result = execution_result(output, errors, exit_code, seconds, tells_errors=True, taskId=task_id, taskStatus=status)
     structured = result["structuredContent"]
     if not ended:
         del structured["exitCode"]

@@ -41,9 +41,9 @@ def pipe() -> Iterator[tuple[int, int]]:
 
 def _reference(data: bytes) -> tuple[bytes, dict[str, object]]:
     if len(data) <= _KEPT:
-        return data, {"bytes": len(data), "total_bytes": len(data), "cut_at": None}
+        return data, {"bytes": len(data), "total_bytes": len(data), "cut_at": None, "kept": None}
     kept = data[:HEAD_BYTES] + data[-TAIL_BYTES:]
-    return kept, {"bytes": _KEPT, "total_bytes": len(data), "cut_at": HEAD_BYTES}
+    return kept, {"bytes": _KEPT, "total_bytes": len(data), "cut_at": HEAD_BYTES, "kept": None}
 
 
 async def _until_total(capture: Capture, total: int) -> None:

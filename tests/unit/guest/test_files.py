@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fumehood.guest.files import PathError, split_file_path, split_path
+from fumehood.guest.paths import PathError, split_file_path, split_path
 
 
 @pytest.mark.parametrize(

@@ -12,15 +12,16 @@ import json
 import os
 import secrets
 import select
-import signal
 import time
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from fumehood.guest.capture import Capture, MemoryStore, drain
+from fumehood.guest.capture import Capture, MemoryStore, drain, keep_what_is_cut
 from fumehood.guest.kernels.replies import DISPLAY_BYTES_MAX, DISPLAYS_MAX, Display, Replies
-from fumehood.guest.processes import Limits, Process, become_user, execute, fork_child, give_output_to_user
+from fumehood.guest.outputs import Outputs
+from fumehood.guest.processes import Process, fork_child
+from fumehood.guest.user import Limits, become_user, execute, give_output_to_user
 from fumehood.guest.wire import read_available
 
 _INTERRUPT_GRACE_SECONDS = 5.0
@@ -56,7 +57,7 @@ class _Call:
 class Kernel:
     """A running kernel. Calls are made one at a time; whoever makes them takes care of that."""
 
-    def __init__(self, path: str, argv: Sequence[str], limits: Limits) -> None:
+    def __init__(self, path: str, argv: Sequence[str], limits: Limits, outputs: Outputs) -> None:
         request_read, self._requests = os.pipe()
         self._results, result_write = os.pipe()
         output_read, output_write = os.pipe()
@@ -68,8 +69,8 @@ class Kernel:
             for descriptor in theirs.values():
                 os.close(descriptor)
         self._loop = asyncio.get_running_loop()
-        self._output = Capture(output_read, MemoryStore())
-        self._errors = Capture(error_read, MemoryStore())
+        self._output = Capture(output_read, MemoryStore(), outputs, "stdout")
+        self._errors = Capture(error_read, MemoryStore(), outputs, "stderr")
         os.set_blocking(self._requests, False)
         os.set_blocking(self._results, False)
         self._replies = Replies()
@@ -85,8 +86,8 @@ class Kernel:
     async def call(self, message: dict[str, Any], timeout_seconds: float) -> dict[str, Any]:
         """Have the kernel do `message`, and wait for its answer or its death.
 
-        The answer is `outcome` (`done`, `interrupted`: it took longer than `timeout_seconds`, or `died`), `exit_code`
-        and `seconds`.
+        The answer is `outcome`, `exit_code` and `seconds`. The outcome is `done`; `interrupted`, if it took longer than
+        `timeout_seconds`; `killed`, if interrupting it did not help; or `died`, by itself.
         """
         started = time.monotonic()
         # Not to be foretold, or an earlier call's code could leave an answer for it in the pipe.
@@ -110,7 +111,8 @@ class Kernel:
         self._postpone_output(_BETWEEN_CALLS_SECONDS)
         seconds = time.monotonic() - started
         if answer is None:
-            return {"outcome": "died", "exit_code": await self.process.wait(), "seconds": seconds}
+            outcome = "killed" if call.interrupted else "died"
+            return {"outcome": outcome, "exit_code": await self.process.wait(), "seconds": seconds}
         exit_code = answer.get("exit_code", 0)
         return {
             "outcome": "interrupted" if call.interrupted else "done",
@@ -130,7 +132,7 @@ class Kernel:
     def _interrupt(self, call: _Call) -> None:
         """The call's time is up: first as Ctrl-C would, and where that does not help, for good."""
         call.interrupted = True
-        self.process.signal(signal.SIGINT)
+        self.process.interrupt()
         self._loop.call_later(_INTERRUPT_GRACE_SECONDS, lambda: call.answer.done() or self.process.kill_tree())
 
     def _send(self, message: dict[str, Any]) -> None:
@@ -194,6 +196,7 @@ class Kernel:
         The bytes are stdout, stderr, and the displays' representations in order. Described are `stdout` and `stderr` as
         in `Capture.peek`, and `displays`: the sizes of each one's representations, by media type.
         """
+        keep_what_is_cut(self._output, self._errors)
         output, output_described = self._output.take()
         errors, errors_described = self._errors.take()
         displays, self._displays = self._displays, []

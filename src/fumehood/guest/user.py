@@ -1,0 +1,92 @@
+"""The sandbox's user: what makes a process the user's, with no privilege, and runs a program as it."""
+
+import ctypes
+import os
+import resource
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple, NoReturn
+
+USER_ID = 1000
+HOME = "/home/sandbox"
+USER_ENVIRONMENT = {
+    "HOME": HOME,
+    "USER": "sandbox",
+    "LOGNAME": "sandbox",
+    "SHELL": "/bin/bash",
+    "PATH": f"{HOME}/.local/bin:/usr/local/bin:/usr/bin:/bin",
+    "LANG": "C.UTF-8",
+    "LC_ALL": "C.UTF-8",
+    "TERM": "dumb",
+    "MPLBACKEND": "Agg",
+    "PYTHONDONTWRITEBYTECODE": "1",
+}
+_PR_CAPBSET_DROP = 24
+_PR_SET_NO_NEW_PRIVS = 38
+_CAPABILITIES = 64
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Limits(NamedTuple):
+    """Soft limits of user code: what it runs into is an error of its own, not the end of the sandbox."""
+
+    processes: int
+    """Processes and threads of the user, all together."""
+    memory_bytes: int | None = None
+    """Address space of each process. Not for commands: some runtimes reserve far more than they use."""
+    open_files: int = 16_384
+
+
+def become_user(limits: Limits | None = None) -> None:
+    """Give up every privilege for good, and be in the working folder."""
+    if limits is not None:
+        _apply_limits(limits)
+    for capability in range(_CAPABILITIES):
+        _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
+    _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    os.setgroups([])
+    os.setresgid(USER_ID, USER_ID, USER_ID)
+    os.setresuid(USER_ID, USER_ID, USER_ID)
+    os.umask(0o022)
+    os.chdir(HOME)
+
+
+@contextmanager
+def as_user() -> Generator[None]:
+    """Look at files with the user's rights alone, for a moment: nothing may be awaited in it.
+
+    The real and saved ids stay the agent's, so that user code can neither signal nor trace it meanwhile.
+    """
+    os.setegid(USER_ID)
+    os.seteuid(USER_ID)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+
+
+def give_output_to_user() -> None:
+    """Make the pipes on 1 and 2 the user's, so that programs can open /dev/stdout and /dev/stderr."""
+    for descriptor in (1, 2):
+        os.fchown(descriptor, USER_ID, USER_ID)
+
+
+def _apply_limits(limits: Limits) -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_NPROC, (limits.processes, limits.processes))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limits.open_files, limits.open_files))
+    if limits.memory_bytes is not None:
+        resource.setrlimit(resource.RLIMIT_AS, (limits.memory_bytes, limits.memory_bytes))
+
+
+def execute(argv: Sequence[str], path: str) -> NoReturn:
+    """Become the program at `path`; where that cannot be, end with 126 or 127, as in a shell."""
+    try:
+        os.execve(path, list(argv), USER_ENVIRONMENT)
+    except FileNotFoundError:
+        os.write(2, f"{argv[0]}: not found\n".encode())
+        os._exit(127)
+    except OSError as error:
+        os.write(2, f"{argv[0]}: {error.strerror}\n".encode())
+        os._exit(126)
