@@ -92,6 +92,10 @@ class Settings(BaseSettings):
     call_memory_seconds: int = Field(
         default=300, description="how long a finished call's answer is kept for a client that repeats it"
     )
+    images_as_links: bool = Field(
+        default=False,
+        description="give figures as links to files of the session: some clients print an image's bytes at their model",
+    )
 
     sandbox_cpus: int = Field(default=2, ge=1, description="virtual CPUs of a sandbox")
     sandbox_memory_bytes: Bytes = Field(default=8 * GIB, description="memory of a sandbox")

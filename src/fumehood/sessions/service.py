@@ -260,7 +260,8 @@ class Sessions:
         async def call(request: GuestRequest, timeout_seconds: float, reply_bytes_max: int) -> GuestReply:
             return await self._host.call(session_id, request, timeout_seconds, reply_bytes_max)
 
-        return Guest(call, self._settings.call_timeout_seconds, self._settings.task_timeout_seconds)
+        settings = self._settings
+        return Guest(call, settings.call_timeout_seconds, settings.task_timeout_seconds, settings.images_as_links)
 
 
 def _invocation_key(call: Call, session_id: str) -> InvocationKey | None:
