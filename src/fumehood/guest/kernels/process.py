@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fumehood.guest.capture import Capture, MemoryStore, drain, keep_what_is_cut
+from fumehood.guest.kernels.inspector import interrupt_v8
 from fumehood.guest.kernels.replies import DISPLAY_BYTES_MAX, DISPLAYS_MAX, Display, Replies
 from fumehood.guest.outputs import Outputs
 from fumehood.guest.processes import Process, fork_child
@@ -75,6 +76,7 @@ class Kernel:
         os.set_blocking(self._results, False)
         self._replies = Replies()
         self._displays: list[Display] = []
+        self._inspector: object = None
         self._unsent = memoryview(b"")
         self._past: deque[str] = deque(maxlen=_PAST_CALLS)
         self._call: _Call | None = None
@@ -133,6 +135,7 @@ class Kernel:
         """The call's time is up: first as Ctrl-C would, and where that does not help, for good."""
         call.interrupted = True
         self.process.interrupt()
+        interrupt_v8(self._inspector, call.id)
         self._loop.call_later(_INTERRUPT_GRACE_SECONDS, lambda: call.answer.done() or self.process.kill_tree())
 
     def _send(self, message: dict[str, Any]) -> None:
@@ -173,6 +176,9 @@ class Kernel:
             self.process.kill_tree()
 
     def _take(self, reply: dict[str, Any] | Display) -> None:
+        if isinstance(reply, dict) and "inspector" in reply:
+            self._inspector = reply["inspector"]
+            return
         call_id = reply.call_id if isinstance(reply, Display) else reply.get("id")
         if self._call is None or call_id in self._past:
             return

@@ -1,5 +1,6 @@
 """The runtimes that kernels run in: where each is in a template, and the script that serves its calls."""
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,28 @@ class Runtime(NamedTuple):
         return Path(self.path).exists()
 
 
+# Three quarters of what the machine inside has, which is what the sandbox may use: beyond its heap, V8 has buffers.
+_HEAP_MEBIBYTES = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * 3 // 4 // 2**20
+
 RUNTIMES = {
     "python": Runtime("/usr/bin/python3", ("python3", "-B", f"{_SCRIPTS}/python.py"), limits_address_space=True),
+    "deno": Runtime(
+        "/usr/local/bin/deno",
+        # Deno resolves what is imported from the place of the main module: so that is given in the working folder.
+        (
+            *("deno", "eval", "--quiet", "--node-modules-dir=manual"),
+            f"--v8-flags=--max-old-space-size={_HEAP_MEBIBYTES}",
+            f"import {{ start }} from '{_SCRIPTS}/deno.mjs'; start((name, options) => import(name, options));",
+        ),
+        limits_address_space=False,
+    ),
+    "nodejs": Runtime(
+        "/usr/local/bin/node",
+        (
+            # V8 ends what is interrupted without its `finally`: Node's account of async calls is then not in order.
+            *("node", "--no-force-async-hooks-checks", "--disable-warning=ExperimentalWarning"),
+            *("--inspect-publish-uid=http", f"--max-old-space-size={_HEAP_MEBIBYTES}", f"{_SCRIPTS}/node.mjs"),
+        ),
+        limits_address_space=False,
+    ),
 }

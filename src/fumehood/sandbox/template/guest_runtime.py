@@ -71,9 +71,14 @@ def _interpreter(settings: Settings) -> Path:
 def _ingredients() -> dict[str, object]:
     return {
         "interpreter": interpreter.ingredients(key.codename(), key.architecture()),
-        "guest": key.of_files(_SOURCE.rglob("*.py"), _SOURCE),
+        "guest": key.of_files(_source_files(), _SOURCE),
         "build_code": key.of_files([Path(__file__)], Path(__file__).parent),
     }
+
+
+def _source_files() -> list[Path]:
+    """The guest's code: Python, and the scripts of the kernels that are not."""
+    return [path for path in _SOURCE.rglob("*") if path.is_file() and path.parent.name != "__pycache__"]
 
 
 async def _build(workplace: Workplace, python: Path) -> Mapping[str, Any]:
