@@ -34,7 +34,7 @@ def free_port() -> int:
 def make_data_folder(path: Path) -> Path:
     """A new data folder at `path` that shares the built templates of SHARED_DATA."""
     path.mkdir(mode=0o700, parents=True)
-    for name in ("templates", "guest-runtimes", "warm"):
+    for name in ("templates", "guest-runtimes", "image-tools", "warm"):
         (SHARED_DATA / name).mkdir(mode=0o700, parents=True, exist_ok=True)
         (path / name).symlink_to(SHARED_DATA / name)
     return path
@@ -139,13 +139,12 @@ def service(data: Path, settings: Mapping[str, str] | None = None) -> Iterator[S
 
 
 class Session:
-    """A session of the system interpreter, used through boto3."""
+    """A session of an interpreter, used through boto3."""
 
-    def __init__(self, client: Any, **parameters: Any) -> None:
+    def __init__(self, client: Any, interpreter: str = "aws.codeinterpreter.v1", **parameters: Any) -> None:
         self.client = client
-        started = client.start_code_interpreter_session(
-            codeInterpreterIdentifier="aws.codeinterpreter.v1", **parameters
-        )
+        self.interpreter = interpreter
+        started = client.start_code_interpreter_session(codeInterpreterIdentifier=interpreter, **parameters)
         self.id: str = started["sessionId"]
 
     def invoke(self, name: str, **arguments: Any) -> dict[str, Any]:
@@ -157,7 +156,7 @@ class Session:
     def invoke_all(self, name: str, **arguments: Any) -> list[dict[str, Any]]:
         """Every result of a tool."""
         answer = self.client.invoke_code_interpreter(
-            codeInterpreterIdentifier="aws.codeinterpreter.v1", sessionId=self.id, name=name, arguments=arguments
+            codeInterpreterIdentifier=self.interpreter, sessionId=self.id, name=name, arguments=arguments
         )
         with contextlib.closing(answer["stream"]) as stream:
             return [event["result"] for event in stream]
@@ -172,4 +171,4 @@ class Session:
 
     def stop(self) -> None:
         """End the session."""
-        self.client.stop_code_interpreter_session(codeInterpreterIdentifier="aws.codeinterpreter.v1", sessionId=self.id)
+        self.client.stop_code_interpreter_session(codeInterpreterIdentifier=self.interpreter, sessionId=self.id)

@@ -209,7 +209,8 @@ def test_a_task_that_succeeds_is_completed_and_one_that_is_stopped_is_canceled(s
 def test_an_unknown_task_is_an_error_in_the_result(shared: Session, tool: str) -> None:
     result = shared.invoke(tool, taskId="no-such-task")
     assert result["isError"] is True
-    assert "no such task" in text_of(result)
+    assert "no such task: no-such-task" in text_of(result)
+    assert "startCommandExecution" in text_of(result)
 
 
 # Files

@@ -1,13 +1,16 @@
 """Fixtures for attacks: a session to attack from, and a server with small sandboxes to fill."""
 
+import secrets
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from fumehood.settings import MIB
 from tests.service import Service, Session, service
 from tests.signing import Caller
+from tests.waiting import wait_until
 
 SMALL_MEMORY_BYTES = 1024 * MIB
 SMALL_DISK_BYTES = 96 * MIB
@@ -27,6 +30,28 @@ def inside(client: Any) -> Iterator[Session]:
 def caller(server: Service) -> Caller:
     """The ordinary principal, signing by hand."""
     return Caller(server)
+
+
+@pytest.fixture(scope="session")
+def stranger(server: Service) -> Any:
+    """A client of another account, added while the server runs."""
+    secret = secrets.token_urlsafe(30)
+    with (server.data / "credentials").open("a") as credentials:
+        credentials.write(
+            f"\n[stranger]\naws_access_key_id = AKIASTRANGERSTRANGER\naws_secret_access_key = {secret}\n"
+            "aws_account_id = 999988887777\n"
+        )
+    made = server.client(principal="stranger")
+
+    def is_known() -> bool:
+        try:
+            made.list_code_interpreter_sessions(codeInterpreterIdentifier="aws.codeinterpreter.v1")
+        except ClientError:
+            return False
+        return True
+
+    wait_until(is_known, "the new principal to be known")
+    return made
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 import datetime
 import hashlib
 import json
-import secrets
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -16,34 +15,11 @@ from botocore.exceptions import ClientError
 
 from tests.service import Service, Session
 from tests.signing import Caller, sign_at
-from tests.waiting import wait_until
 
 SYSTEM = "aws.codeinterpreter.v1"
 INVOKE = f"/code-interpreters/{SYSTEM}/tools/invoke"
 SESSION_HEADER = "x-amzn-code-interpreter-session-id"
 _BODY = json.dumps({"name": "executeCommand", "arguments": {"command": "touch reached"}}).encode()
-
-
-@pytest.fixture(scope="module")
-def stranger(server: Service) -> Any:
-    """A client of another account, added while the server runs."""
-    secret = secrets.token_urlsafe(30)
-    with (server.data / "credentials").open("a") as credentials:
-        credentials.write(
-            f"\n[stranger]\naws_access_key_id = AKIASTRANGERSTRANGER\naws_secret_access_key = {secret}\n"
-            "aws_account_id = 999988887777\n"
-        )
-    made = server.client(principal="stranger")
-
-    def is_known() -> bool:
-        try:
-            made.list_code_interpreter_sessions(codeInterpreterIdentifier=SYSTEM)
-        except ClientError:
-            return False
-        return True
-
-    wait_until(is_known, "the new principal to be known")
-    return made
 
 
 @pytest.fixture(scope="module")

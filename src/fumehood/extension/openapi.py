@@ -17,10 +17,46 @@ _PATH = {
     "schema": {"type": "string"},
     "description": "a file below the session's working folder; may hold slashes",
 }
-_ERROR_NAMES = {
+_INTERPRETER_ID = {
+    "name": "codeInterpreterId",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string"},
+    "description": "a code interpreter's id, or its ARN with its slash percent-encoded",
+}
+_TEMPLATE = {
+    "type": "object",
+    "required": ["name", "key", "sizeBytes", "createdAt", "languages", "isDefault"],
+    "properties": {
+        "name": {"type": "string"},
+        "key": {"type": "string", "description": "changes with everything the template is made of"},
+        "sizeBytes": {"type": "integer"},
+        "createdAt": {"type": "string", "format": "date-time"},
+        "languages": {
+            "type": "array",
+            "items": {"enum": ["python", "javascript", "typescript"]},
+            "description": "what executeCode runs in it",
+        },
+        "isDefault": {"type": "boolean", "description": "whether interpreters that choose none use it"},
+    },
+}
+_CHOICE = {
+    "type": "object",
+    "required": ["template", "isDefault"],
+    "properties": {
+        "template": {"type": "string", "description": "a template's name"},
+        "isDefault": {"type": "boolean", "description": "true if the interpreter chose none: it is the server's own"},
+    },
+}
+_FILE_ERRORS = {
     "400": "ValidationException: the path leaves the working folder, or is not that of a file",
     "403": "AccessDeniedException, or the signature is missing or wrong",
     "404": "ResourceNotFoundException: no such session or file, or the session is over; the message says which",
+}
+_TEMPLATE_ERRORS = {
+    "400": "ValidationException: there is no such template; the message says which there are",
+    "403": "AccessDeniedException, as for the system interpreter; or the signature is missing or wrong",
+    "404": "ResourceNotFoundException: no such code interpreter",
 }
 _ERROR = {
     "content": {
@@ -34,12 +70,24 @@ _ERROR = {
     },
     "headers": {"x-amzn-errortype": {"schema": {"type": "string"}}},
 }
+_DENIED = "AccessDeniedException, or the signature is missing or wrong"
+_TEMPLATES = {
+    "type": "object",
+    "required": ["templates"],
+    "properties": {"templates": {"type": "array", "items": _TEMPLATE}},
+}
+_PUT_CHOICE = {
+    "type": "object",
+    "required": ["template"],
+    "additionalProperties": False,
+    "properties": {"template": {"type": "string", "minLength": 1, "maxLength": 256}},
+}
 _BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 
 
 def document() -> dict[str, Any]:
     """The document, as served at /fumehood/v1/openapi.json."""
-    errors = {status: {"description": told} | _ERROR for status, told in _ERROR_NAMES.items()}
+    errors, template_errors = _errors(_FILE_ERRORS), _errors(_TEMPLATE_ERRORS)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -72,9 +120,39 @@ def document() -> dict[str, Any]:
                     "responses": {"204": {"description": "written"}} | errors,
                 },
             },
+            "/fumehood/v1/templates": {
+                "get": {
+                    "operationId": "listTemplates",
+                    "summary": "The templates of this machine that sessions can start from, by name",
+                    "responses": {"200": _answer("the templates", _TEMPLATES)} | _errors({"403": _DENIED}),
+                }
+            },
+            "/fumehood/v1/interpreters/{codeInterpreterId}/template": {
+                "parameters": [_INTERPRETER_ID],
+                "get": {
+                    "operationId": "getInterpreterTemplate",
+                    "summary": "The template that the interpreter's sessions start from",
+                    "responses": {"200": _answer("the choice", _CHOICE)} | template_errors,
+                },
+                "put": {
+                    "operationId": "putInterpreterTemplate",
+                    "summary": "Choose it, for sessions that start from now on; the same as the tag fumehood:template, "
+                    "which UntagResource takes away",
+                    "requestBody": {"required": True, "content": {"application/json": {"schema": _PUT_CHOICE}}},
+                    "responses": {"200": _answer("the choice", _CHOICE)} | template_errors,
+                },
+            },
         },
         "components": {
             "securitySchemes": {"sigv4": {"type": "apiKey", "in": "header", "name": "Authorization"}},
         },
         "security": [{"sigv4": []}],
     }
+
+
+def _errors(told: dict[str, str]) -> dict[str, Any]:
+    return {status: {"description": text} | _ERROR for status, text in told.items()}
+
+
+def _answer(told: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"description": told, "content": {"application/json": {"schema": schema}}}

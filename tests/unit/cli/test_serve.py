@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tests.service import COMMAND, Service, free_port
+from tests.service import COMMAND, Service, Session, free_port, service
 
 from fumehood.cli.serve import check_bind
 from fumehood.errors import ConfigurationError
@@ -56,6 +56,17 @@ def test_a_setting_that_is_not_valid_is_named_in_one_line(tmp_path: Path) -> Non
     assert finished.stderr.count("\n") == 1
     assert "FUMEHOOD_SESSION_TIMEOUT_SECONDS" in finished.stderr
     assert "28800" in finished.stderr
+
+
+def test_it_tells_of_a_variable_that_is_no_setting_and_when_it_stops_of_the_sessions_that_end(new_data: Path) -> None:
+    with service(new_data, {"FUMEHOOD_SANDBOX_MEMORY_BYTES": "1G", "FUMEHOOD_SANDBOX_MEMORY": "1G"}) as running:
+        Session(running.client())
+        assert running.stop() == 0
+    lines = running.log.read_text().splitlines()
+    assert lines[0].startswith("FUMEHOOD_SANDBOX_MEMORY is set, and is no setting")
+    assert "FUMEHOOD_SANDBOX_MEMORY_BYTES" in lines[0]
+    assert lines.count("stopping: 1 session ends") == 1
+    assert lines[-1] == "stopped"
 
 
 def test_a_public_address_on_the_command_line_is_refused(tmp_path: Path) -> None:

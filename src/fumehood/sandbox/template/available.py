@@ -56,8 +56,8 @@ class Templates:
     def _why_not(self, name: str) -> str:
         shown = repr(name[:_SHOWN_CHARACTERS])
         there = f"There is {', '.join(sorted(self._by_name())) or 'none'}."
-        if any(template.name == name for template in catalog.list_templates(self._settings)):
-            return f"template {shown} was built by another version of fumehood; have it built again. {there}"
-        if name in recipe.names():
-            return f"template {shown} is not built on this server: `fumehood template build {name}` builds it. {there}"
-        return f"there is no template {shown} on this server. {there}"
+        if name not in recipe.names():
+            return f"there is no template {shown} on this server. {there}"
+        is_stale = any(template.name == name for template in catalog.list_templates(self._settings))
+        why = "is out of date: another version of fumehood built it" if is_stale else "is not built on this server"
+        return f"template {shown} {why}. `fumehood template build {name}` builds it. {there}"
