@@ -10,7 +10,15 @@ _LINKS_MAX = 40
 
 def runtimes_in(root: Path) -> tuple[str, ...]:
     """The runtimes that the root file system has."""
-    return tuple(name for name, path in PATHS.items() if _is_file_inside(root, path))
+    return tuple(name for name, path in PATHS.items() if _has(root, path))
+
+
+def _has(root: Path, path: str) -> bool:
+    try:
+        return _is_file_inside(root, path)
+    except OSError:
+        # A link that says more than a path can be.
+        return False
 
 
 def _is_file_inside(root: Path, path: str) -> bool:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from fumehood import clock
-from fumehood.sandbox.template.errors import TemplateError
+from fumehood.sandbox.template.errors import TemplateError, printable
 from fumehood.sandbox.template.progress import Progress
 
 MANIFEST = "manifest.json"
@@ -27,9 +27,9 @@ _UNFINISHED = ".building-"
 _LOCK_POLL_SECONDS = 0.1
 _LOG_TAIL_LINES = 15
 _READ_BYTES = 64 * 1024
-# The variables a child may need from the machine: where programs and proxies are, and how pip is configured.
-_INHERITED = ("PATH", "HOME", "TMPDIR", "XDG_CACHE_HOME")
-_INHERITED_BEGINNINGS = ("PIP_", "SSL_CERT_")
+# The variables a child may need from the machine: where programs and proxies are, and how pip and npm are configured.
+_INHERITED = ("PATH", "HOME", "TMPDIR", "XDG_CACHE_HOME", "NODE_EXTRA_CA_CERTS")
+_INHERITED_BEGINNINGS = ("PIP_", "SSL_CERT_", "NPM_CONFIG_", "npm_config_")
 _INHERITED_ENDINGS = ("_proxy", "_PROXY")
 # A child in these namespaces cannot leave a mount or a process behind: both end with its first process.
 _CONTAINED = (
@@ -109,7 +109,7 @@ class Workplace:
 
     def _tail(self) -> str:
         lines = self.log.read_text(errors="replace").splitlines()
-        return "\n".join(lines[-_LOG_TAIL_LINES:])
+        return "\n".join(map(printable, lines[-_LOG_TAIL_LINES:]))
 
 
 async def build_once(
