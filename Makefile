@@ -32,3 +32,4 @@ setup-tests:
 constraints:
 	.venv/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager pip --editable . --group dev
 	.venv/bin/python -m pip freeze --all --exclude-editable --exclude setuptools | sort --ignore-case > constraints.txt
+	.venv/bin/python -m tests.python_clients

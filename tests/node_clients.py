@@ -18,9 +18,18 @@ RUN_TIMEOUT_SECONDS = 60
 
 def run(script: str, given: Any) -> Any:
     """Run a CommonJS script with `given` as JSON on its standard input; gives the JSON that it prints."""
+    return _run(("-e", script), given)
+
+
+def run_file(name: str, given: Any) -> Any:
+    """Run a script of tests/javascript with `given` as JSON on its standard input; gives the JSON that it prints."""
+    return _run((name,), given)
+
+
+def _run(arguments: tuple[str, ...], given: Any) -> Any:
     _install()
     found = subprocess.run(
-        [NODE, "-e", script],
+        [NODE, *arguments],
         cwd=FOLDER,
         input=json.dumps(given),
         capture_output=True,
