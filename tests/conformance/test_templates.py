@@ -36,6 +36,11 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 @pytest.fixture(scope="module")
+def client(own: Service) -> Any:
+    return own.client()
+
+
+@pytest.fixture(scope="module")
 def control(own: Service) -> Any:
     return own.client("bedrock-agentcore-control")
 
@@ -63,9 +68,9 @@ def interpreter(control: Any, request: pytest.FixtureRequest) -> Iterator[Callab
         control.delete_code_interpreter(codeInterpreterId=identifier)
 
 
-def outputs_of_a_session(own: Service, identifier: str, *codes: str) -> list[str]:
+def outputs_of_a_session(client: Any, identifier: str, *codes: str) -> list[str]:
     """What code prints in a new session of the interpreter."""
-    session = Session(own.client(), identifier)
+    session = Session(client, identifier)
     try:
         return [session.run(code)["structuredContent"]["stdout"] for code in codes]
     finally:
@@ -83,43 +88,43 @@ def _path(identifier: str) -> str:
 
 
 def test_the_first_session_of_a_template_waits_for_no_checkpoint_and_later_ones_come_from_it(
-    own: Service, interpreter: Callable[..., dict[str, Any]]
+    own: Service, client: Any, interpreter: Callable[..., dict[str, Any]]
 ) -> None:
     chosen = interpreter(template="standard")["codeInterpreterId"]
     folder = own.data / "warm"
     before = {*folder.iterdir()}
-    assert outputs_of_a_session(own, chosen, _WHICH, _IS_WARM) == ["standard", "False"]
+    assert outputs_of_a_session(client, chosen, _WHICH, _IS_WARM) == ["standard", "False"]
     wait_until(
         lambda: [image for image in {*folder.iterdir()} - before if not image.name.startswith(".")],
         "the template's warm checkpoint",
         _IMAGE_SECONDS,
     )
-    assert outputs_of_a_session(own, chosen, _WHICH, _IS_WARM) == ["standard", "True"]
+    assert outputs_of_a_session(client, chosen, _WHICH, _IS_WARM) == ["standard", "True"]
 
 
 def test_an_interpreter_that_chooses_none_and_the_system_interpreter_have_the_servers_own(
-    own: Service, interpreter: Callable[..., dict[str, Any]]
+    client: Any, interpreter: Callable[..., dict[str, Any]]
 ) -> None:
-    assert outputs_of_a_session(own, interpreter(team="blue")["codeInterpreterId"], _WHICH) == ["base"]
-    assert outputs_of_a_session(own, "aws.codeinterpreter.v1", _WHICH) == ["base"]
+    assert outputs_of_a_session(client, interpreter(team="blue")["codeInterpreterId"], _WHICH) == ["base"]
+    assert outputs_of_a_session(client, "aws.codeinterpreter.v1", _WHICH) == ["base"]
 
 
 def test_the_tag_can_be_changed_and_removed_for_the_sessions_that_follow(
-    own: Service, control: Any, interpreter: Callable[..., dict[str, Any]]
+    client: Any, control: Any, interpreter: Callable[..., dict[str, Any]]
 ) -> None:
     made = interpreter(template="base")
     arn, identifier = made["codeInterpreterArn"], made["codeInterpreterId"]
-    running = Session(own.client(), identifier)
+    running = Session(client, identifier)
     control.tag_resource(resourceArn=arn, tags={TAG: "standard"})
-    assert outputs_of_a_session(own, identifier, _WHICH) == ["standard"]
+    assert outputs_of_a_session(client, identifier, _WHICH) == ["standard"]
     assert running.run(_WHICH)["structuredContent"]["stdout"] == "base"
     running.stop()
     control.untag_resource(resourceArn=arn, tagKeys=[TAG])
-    assert outputs_of_a_session(own, identifier, _WHICH) == ["base"]
+    assert outputs_of_a_session(client, identifier, _WHICH) == ["base"]
 
 
 def test_the_extension_lists_templates_and_chooses_one(
-    own: Service, control: Any, caller: Caller, interpreter: Callable[..., dict[str, Any]]
+    client: Any, control: Any, caller: Caller, interpreter: Callable[..., dict[str, Any]]
 ) -> None:
     listed = {each["name"]: each for each in json.loads(caller.call("GET", "/fumehood/v1/templates").body)["templates"]}
     assert {"base", "standard"} <= listed.keys()
@@ -135,7 +140,7 @@ def test_the_extension_lists_templates_and_chooses_one(
     )
     assert choice(caller, identifier) == (200, {"template": "standard", "isDefault": False})
     assert control.list_tags_for_resource(resourceArn=made["codeInterpreterArn"])["tags"] == {TAG: "standard"}
-    assert outputs_of_a_session(own, identifier, _WHICH) == ["standard"]
+    assert outputs_of_a_session(client, identifier, _WHICH) == ["standard"]
 
 
 @pytest.mark.parametrize(
@@ -172,12 +177,12 @@ def test_creating_with_an_unknown_template_is_a_validation_exception_that_names_
 
 
 def test_a_template_that_is_removed_or_out_of_date_is_told_when_a_session_starts_and_can_be_mended(
-    own: Service, control: Any, interpreter: Callable[..., dict[str, Any]]
+    own: Service, client: Any, control: Any, caller: Caller, interpreter: Callable[..., dict[str, Any]]
 ) -> None:
     made = interpreter(template="standard")
     identifier = made["codeInterpreterId"]
-    [link] = [path for path in _current(own) if path.name.startswith("standard-")]
-    target, client = link.readlink(), own.client()
+    [link] = [path for path in _current(own, caller) if path.name.startswith("standard-")]
+    target = link.readlink()
     link.unlink()
     try:
         assert "is not built on this server. `fumehood template build standard`" in _refusal(client, identifier)
@@ -186,7 +191,7 @@ def test_a_template_that_is_removed_or_out_of_date_is_told_when_a_session_starts
         assert "is out of date" in _refusal(client, identifier)
         stale.unlink()
         control.tag_resource(resourceArn=made["codeInterpreterArn"], tags={TAG: "base"})
-        assert outputs_of_a_session(own, identifier, _WHICH) == ["base"]
+        assert outputs_of_a_session(client, identifier, _WHICH) == ["base"]
         control.tag_resource(resourceArn=made["codeInterpreterArn"], tags={"team": "blue"})
     finally:
         link.symlink_to(target)
@@ -194,9 +199,9 @@ def test_a_template_that_is_removed_or_out_of_date_is_told_when_a_session_starts
     assert len(listed) == 1, "what was refused left no session"
 
 
-def _current(own: Service) -> list[Path]:
+def _current(own: Service, caller: Caller) -> list[Path]:
     """The folders of the templates that sessions of this server can start from."""
-    keys = json.loads(Caller(own).call("GET", "/fumehood/v1/templates").body)["templates"]
+    keys = json.loads(caller.call("GET", "/fumehood/v1/templates").body)["templates"]
     return [own.data / "templates" / f"{each['name']}-{each['key']}" for each in keys]
 
 

@@ -13,10 +13,15 @@ from tests.signing import Answer, Caller
 TAG = "fumehood:template"
 
 
+@pytest.fixture(scope="module")
+def control(server: Service) -> Any:
+    """A control-plane client of the ordinary account."""
+    return server.client("bedrock-agentcore-control")
+
+
 @pytest.fixture
-def interpreter(server: Service) -> Iterator[dict[str, Any]]:
+def interpreter(control: Any) -> Iterator[dict[str, Any]]:
     """A custom interpreter of the ordinary account."""
-    control = server.client("bedrock-agentcore-control")
     made = control.create_code_interpreter(name="chosen", networkConfiguration={"networkMode": "SANDBOX"})
     yield made
     control.delete_code_interpreter(codeInterpreterId=made["codeInterpreterId"])
@@ -44,7 +49,7 @@ _NAMES = [
 
 @pytest.mark.parametrize("name", _NAMES, ids=lambda name: ascii(name[:20]))
 def test_a_name_of_no_template_is_refused_however_it_is_given(
-    server: Service, caller: Caller, interpreter: dict[str, Any], name: str
+    control: Any, caller: Caller, interpreter: dict[str, Any], name: str
 ) -> None:
     identifier, arn = interpreter["codeInterpreterId"], interpreter["codeInterpreterArn"]
     answer = choose(caller, identifier, name)
@@ -58,7 +63,7 @@ def test_a_name_of_no_template_is_refused_however_it_is_given(
         answer = caller.call(method, target, json.dumps(body).encode(), {"content-type": "application/json"})
         assert (answer.status, answer.error) == (400, "ValidationException"), (target, answer.body)
     assert _is_unchanged(caller, identifier)
-    listed = server.client("bedrock-agentcore-control").list_code_interpreters(type="CUSTOM")
+    listed = control.list_code_interpreters(type="CUSTOM")
     assert identifier in [each["codeInterpreterId"] for each in listed["codeInterpreterSummaries"]]
     assert "x" not in [each["name"] for each in listed["codeInterpreterSummaries"]]
 
@@ -124,8 +129,7 @@ def test_a_choice_that_is_not_signed_or_was_changed_counts_for_nothing(
     assert _is_unchanged(caller, identifier)
 
 
-def test_a_tag_that_means_no_template_is_not_passed_over(server: Service, interpreter: dict[str, Any]) -> None:
-    control = server.client("bedrock-agentcore-control")
+def test_a_tag_that_means_no_template_is_not_passed_over(control: Any, interpreter: dict[str, Any]) -> None:
     for key in ("fumehood:Template", "FUMEHOOD:template", "fumehood:templates", "fumehood:", "fumehood:template "):
         with pytest.raises(ClientError, match="ValidationException"):
             control.tag_resource(resourceArn=interpreter["codeInterpreterArn"], tags={key: "base"})
