@@ -17,7 +17,8 @@ test: setup-tests
 	.venv/bin/ruff format --check
 	.venv/bin/pyright
 	.venv/bin/lint-imports
-	$(AS_ROOT) .venv/bin/fumehood template build
+	$(AS_ROOT) .venv/bin/fumehood template build base
+	$(AS_ROOT) .venv/bin/fumehood template build standard
 	$(AS_ROOT) .venv/bin/python -m pytest
 
 bench: setup-tests

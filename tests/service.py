@@ -48,7 +48,9 @@ class Service:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._clients: list[Any] = []
-        self._settings = {"FUMEHOOD_DATA": str(data), "FUMEHOOD_PORT": str(self.port)} | dict(settings or {})
+        # The small template, unless a test is about another one: it is built sooner, and its sessions start sooner.
+        chosen = {"FUMEHOOD_TEMPLATE": "base"} | dict(settings or {})
+        self._settings = {"FUMEHOOD_DATA": str(data), "FUMEHOOD_PORT": str(self.port)} | chosen
         self.log = data / "server.log"
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(

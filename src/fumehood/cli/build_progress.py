@@ -5,9 +5,10 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+from fumehood import clock
 from fumehood.sandbox.template.progress import Progress
 
 
@@ -15,13 +16,17 @@ from fumehood.sandbox.template.progress import Progress
 def shown(console: Console) -> Generator[Progress]:
     """Progress that appears on `console` for as long as the context lasts."""
     if not console.is_terminal:
-        yield _Lines(console)
+        lines = _Lines(console)
+        yield lines
+        lines.end()
         return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=30),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
         TextColumn("[dim]{task.fields[detail]}"),
     )
     with Bars(*columns, console=console) as bars:
@@ -60,13 +65,17 @@ class _Bars:
 
 
 class _Lines:
-    """A line for each phase."""
+    """A line for each phase when it begins, and one with the time it took when it is over."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        self._title = ""
+        self._begun_at = 0.0
 
     def phase(self, title: str, total: int | None = None) -> None:
         """As `Progress.phase`."""
+        self.end()
+        self._title, self._begun_at = title, clock.monotonic_seconds()
         self.note(title if total is None else f"{title} ({total})")
 
     def advance(self, done: int, total: int, detail: str) -> None:
@@ -75,3 +84,9 @@ class _Lines:
     def note(self, text: str) -> None:
         """As `Progress.note`."""
         self._console.print(f"build: {text}", markup=False, highlight=False, soft_wrap=True)
+
+    def end(self) -> None:
+        """The present phase is over."""
+        if self._title:
+            self.note(f"{self._title}: {clock.monotonic_seconds() - self._begun_at:.0f} s")
+            self._title = ""

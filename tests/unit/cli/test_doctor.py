@@ -36,5 +36,8 @@ def test_a_missing_runsc_fails_the_command_and_is_the_only_fault(tmp_path: Path)
 def test_a_data_folder_without_a_template_names_the_command_that_builds_it(tmp_path: Path) -> None:
     completed = run_doctor(FUMEHOOD_DATA=str(tmp_path))
     assert completed.returncode == 1
-    assert "FAIL  template: the template base is not built. To mend: fumehood template build base" in completed.stdout
+    assert (
+        "FAIL  template: the template standard is not built. To mend: fumehood template build standard"
+        in completed.stdout
+    )
     assert list(tmp_path.iterdir()) == [], "looking must not change anything"

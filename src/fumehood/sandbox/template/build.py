@@ -1,6 +1,6 @@
 """Builds a template's root file system from a recipe.
 
-Everything that decides what comes out is in this file, `debian.py` and the recipe: their content is part of the key.
+Everything that decides what comes out is in the recipe and in the files of `CODE`: their content is part of the key.
 """
 
 import asyncio
@@ -8,14 +8,13 @@ import json
 import os
 import shutil
 import stat
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from fumehood import clock
 from fumehood.sandbox import oneshot
-from fumehood.sandbox.template import debian, key
+from fumehood.sandbox.template import cuda_stand_ins, debian, key, make_cuda_stand_ins, npm, programs, wheels
 from fumehood.sandbox.template.errors import TemplateError
 from fumehood.sandbox.template.recipe import Recipe
 from fumehood.sandbox.template.workplace import Workplace
@@ -24,16 +23,14 @@ USER_NAME = "sandbox"
 USER_ID = 1000
 HOME = "/home/sandbox"
 HOST_NAME = "sandbox"
-PYTHON = "/usr/bin/python3"
 GUEST_MOUNT_POINT = "/.fumehood"
 
-_WHEELS_SECONDS = 900
-_INSTALL_SECONDS = 600
-_COMPILE_SECONDS = 600
-_TRIAL_SECONDS = 120
+CODE = (
+    Path(__file__),
+    *(Path(str(module.__file__)) for module in (cuda_stand_ins, debian, make_cuda_stand_ins, npm, programs, wheels)),
+)
+_TRIAL_SECONDS = 600
 _FONT_LIST_MAX_BYTES = 4 * 1024 * 1024
-# Inside the root while it is being built.
-_WHEELS = "var/tmp/wheels"
 # Imports what the recipe promises and says which versions came; the import of pyplot writes matplotlib's font list.
 _TRIAL = """
 import importlib, json, sys
@@ -50,9 +47,13 @@ def ingredients(recipe: Recipe, codename: str, architecture: str) -> dict[str, o
         "debian_packages": recipe.debian_packages,
         "wheels": recipe.wheels,
         "imports": recipe.imports,
+        "cuda_stand_ins": recipe.cuda_stand_ins,
+        "programs": recipe.programs,
+        "npm": recipe.npm,
+        "files": dict(recipe.files),
         "codename": codename,
         "architecture": architecture,
-        "build_code": key.of_files([Path(__file__), Path(debian.__file__)], Path(__file__).parent),
+        "build_code": key.of_files(CODE, Path(__file__).parent),
     }
 
 
@@ -65,81 +66,30 @@ async def build(workplace: Workplace, recipe: Recipe, *, codename: str, runsc: s
     workplace.progress.phase("Debian packages")
     await debian.bootstrap(workplace, root, codename=codename, packages=recipe.debian_packages, variant="essential")
     if recipe.wheels:
-        await _install_wheels(workplace, root, recipe)
+        await wheels.install(workplace, root, recipe.wheels)
+    if recipe.cuda_stand_ins:
+        await cuda_stand_ins.install(workplace, root)
+    if recipe.programs:
+        await programs.install(workplace, root, recipe.programs)
+    if recipe.npm:
+        await npm.install(workplace, root, recipe.npm)
     workplace.progress.phase("settling the file system")
     await asyncio.to_thread(_settle, root)
+    for path, text in recipe.files.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        _write(root / path, text)
     size_bytes = await asyncio.to_thread(_harden, root)
     versions = await _try_in_gvisor(workplace, root, recipe, runsc)
     return {
         "name": recipe.name,
         "codename": codename,
         "architecture": key.architecture(),
-        "python": PYTHON,
+        "python": wheels.PYTHON,
         "versions": versions,
         "wheels": recipe.wheels,
         "size_bytes": size_bytes,
         "created_at": clock.now().isoformat(),
     }
-
-
-async def _install_wheels(workplace: Workplace, root: Path, recipe: Recipe) -> None:
-    """Download the pinned wheels with this process's pip, then install them offline with the root's own.
-
-    Only wheels, so that nothing of a package runs: no set-up code now, and no `.pth` files later, thanks to `-S`.
-    """
-    version = _python_version(root)
-    wheels = root / _WHEELS
-    wheels.mkdir()
-    pins = wheels / "pins.txt"
-    pins.write_text("\n".join(recipe.wheels) + "\n")
-    workplace.progress.phase("Python packages: download", len(recipe.wheels))
-    await workplace.run(
-        [
-            *(sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--progress-bar=off"),
-            *(f"--python-version={version}", f"--dest={wheels}", f"--requirement={pins}"),
-        ],
-        deadline_seconds=_WHEELS_SECONDS,
-        on_line=_download_reader(workplace, len(recipe.wheels)),
-        network=True,
-        contained=False,
-    )
-    workplace.progress.phase("Python packages: install")
-    inside = f"/{_WHEELS}"
-    await workplace.run(
-        [
-            *("chroot", str(root), PYTHON, "-I", "-m", "pip", "install", "--isolated", "--disable-pip-version-check"),
-            *("--root-user-action=ignore", "--break-system-packages", "--no-cache-dir", "--no-compile"),
-            # Beside what Debian installed for its pip, never in its place: it could not be uninstalled.
-            *("--no-index", "--no-deps", "--ignore-installed"),
-            *(f"--find-links={inside}", f"--requirement={inside}/pins.txt"),
-        ],
-        deadline_seconds=_INSTALL_SECONDS,
-    )
-    await asyncio.to_thread(shutil.rmtree, wheels)
-    workplace.progress.phase("Python packages: compile")
-    # The root is read-only later: what is not compiled now is compiled at every import.
-    folder = f"/usr/local/lib/python{version}/dist-packages"
-    await workplace.run(
-        ["chroot", str(root), PYTHON, "-I", "-S", "-m", "compileall", "-q", "-j", "0", folder],
-        deadline_seconds=_COMPILE_SECONDS,
-    )
-
-
-def _download_reader(workplace: Workplace, total: int) -> Callable[[str], None]:
-    """A reader of what `pip download` prints: it names each package once when it comes to it."""
-    collected: list[str] = []
-
-    def read(line: str) -> None:
-        if line.startswith("Collecting "):
-            collected.append(line.split()[1])
-            workplace.progress.advance(min(len(collected), total), total, collected[-1])
-
-    return read
-
-
-def _python_version(root: Path) -> str:
-    """The root's Python, `3.11`, from the name its link points to."""
-    return (root / "usr/bin/python3").readlink().name.removeprefix("python")
 
 
 def _settle(root: Path) -> None:
@@ -202,7 +152,7 @@ async def _try_in_gvisor(workplace: Workplace, root: Path, recipe: Recipe, runsc
     completed = await oneshot.run(
         runsc,
         root,
-        [PYTHON, "-c", _TRIAL, *recipe.imports],
+        [wheels.PYTHON, "-c", _TRIAL, *recipe.imports],
         uid=USER_ID,
         mounts=[oneshot.Mount(cache, "/mnt", writable=True)],
         environment={"HOME": HOME, "MPLCONFIGDIR": "/mnt"},
