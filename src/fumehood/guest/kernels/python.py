@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import functools
 import importlib
+import importlib.util
 import io
 import json
 import os
@@ -20,6 +21,7 @@ from typing import Any, NoReturn
 
 # Where fumehood is; the user's code finds the working folder in this place.
 sys.path[0] = __file__.partition("/fumehood/guest/")[0]
+from fumehood.guest.kernels.python_cells import is_plain_python  # noqa: E402
 from fumehood.guest.kernels.python_displays import MEDIA_TYPES, Displays, fit_players  # noqa: E402
 from fumehood.guest.kernels.python_plots import close_figures, draw_once, fit_plots  # noqa: E402
 
@@ -27,6 +29,8 @@ sys.path[0] = ""
 
 _OWN_FILES = __file__.rpartition("/")[0]
 _REQUESTS, _RESULTS = 3, 4
+_IPYTHON = __file__.partition("/fumehood/guest/")[0] + "/ipython"
+"""The guest's own IPython."""
 _READ_BYTES = 1024 * 1024
 # Bound here, because the user's code may replace them where they come from, as tests with mocks do.
 _dumps, _loads, _readv, _write, _getpid = json.dumps, json.loads, os.readv, os.write, os.getpid
@@ -184,13 +188,19 @@ def _cut_own_frames(traceback: TracebackType | None) -> None:
 
 
 def _make_shell(displays: Displays) -> Any:
+    if importlib.util.find_spec("IPython") is None:
+        # A template that was not made for this: the guest brings its own, behind all that the template has.
+        sys.path.append(_IPYTHON)
     from IPython.core.displayhook import DisplayHook
     from IPython.core.displaypub import DisplayPublisher
     from IPython.core.error import UsageError
+    from IPython.lib import pretty
     from traitlets.config import Config
 
     # Imported so, it has no types: its own are half known.
     interactive_shell: Any = importlib.import_module("IPython.core.interactiveshell").InteractiveShell
+
+    as_repr = vars(pretty)["_repr_pprint"]
 
     class EchoingDisplayHook(DisplayHook):
         """The last expression's value, without the `Out[n]:` before it."""
@@ -203,7 +213,9 @@ def _make_shell(displays: Displays) -> Any:
         def compute_format_data(self, result: Any) -> tuple[dict[str, Any], dict[str, Any]]:
             """The text form alone of values that have no other, which are not asked for one."""
             if type(result) in _PLAIN:
-                return {"text/plain": self.plain(result)}, {}
+                # What pretty-printing comes to, unless the user's code wants something else of it.
+                is_repr = self.plain.type_printers.get(type(result)) is as_repr
+                return {"text/plain": repr(result) if is_repr else self.plain(result)}, {}
             return super().compute_format_data(result)  # type: ignore[no-any-return]
 
         def write_format_data(self, format_dict: dict[str, Any], md_dict: dict[str, Any] | None = None) -> None:
@@ -247,6 +259,12 @@ def _make_shell(displays: Displays) -> Any:
             interactive_shell.init_user_ns(self)
             for names in (self.user_ns, self.user_ns_hidden):
                 names["exit"] = names["quit"] = sys.exit
+
+        def transform_cell(self, raw_cell: str) -> str:
+            """The cell with IPython's syntax made Python's."""
+            if is_plain_python(self, raw_cell):
+                return raw_cell if raw_cell.endswith("\n") else f"{raw_cell}\n"
+            return interactive_shell.transform_cell(self, raw_cell)  # type: ignore[no-any-return]
 
         def _get_exc_info(self, exc_tuple: Any = None) -> Any:
             """The exception to show, without the kernel's own frames at its end."""
