@@ -3,6 +3,7 @@
 Runs as a script, before any of the user's code; imports of fumehood only what is made for the template's Python too.
 """
 
+import builtins
 import contextlib
 import ctypes
 import functools
@@ -37,6 +38,7 @@ _dumps, _loads, _readv, _write, _getpid = json.dumps, json.loads, os.readv, os.w
 _exit, _print = os._exit, print
 _PLAIN = frozenset((int, float, complex, bool, str, bytes))
 """Types whose values have a text form and no other."""
+_BUILTINS = frozenset(name for name, value in vars(builtins).items() if value is not None)
 _WARM_MODULES = ("numpy", "pandas", "matplotlib", "matplotlib.pyplot", "matplotlib_inline.backend_inline", "ssl")
 
 
@@ -325,6 +327,16 @@ def _execute(shell: Any, run_cell: Any, interrupts: _Interrupts, code: str, clea
     return 0 if result.success else 1
 
 
+def _is_damaged() -> bool:
+    """Whether the user's code has taken away what any code needs, so that no call can go well any more."""
+    present = builtins.__dict__
+    for name in _BUILTINS:
+        if present.get(name) is None:
+            return True
+    # Not the same module: all were dropped, and this one has been imported again.
+    return sys.modules.get("functools") is not functools
+
+
 def _renew_randomness() -> None:
     """Make this process's generators its own again after a restore; clones of one checkpoint share them until then."""
     import random
@@ -374,6 +386,9 @@ def main() -> None:
         interrupts.restore()
         if message["op"] == "execute":
             answer["exit_code"] = _execute(shell, run_cell, interrupts, message["code"], message["clear"])
+            if answer["exit_code"] and _is_damaged():
+                _write(2, b"The code has damaged its interpreter beyond use.\n")
+                _exit(1)
         elif message["op"] == "renew":
             _renew_randomness()
         elif message["op"] == "warm":
