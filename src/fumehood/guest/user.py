@@ -4,12 +4,36 @@ import ctypes
 import os
 import resource
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 USER_ID = 1000
 HOME = "/home/sandbox"
+_ENVIRONMENT_BYTES_MAX = 64 * 1024
+_NOT_THE_TEMPLATE_S = frozenset({"HOME", "USER", "LOGNAME", "SHELL", "TERM"})
+
+
+def template_environment(file: Path) -> dict[str, str]:
+    """The variables that a template gives to user code, from its /etc/environment: a `NAME=value` on each line.
+
+    They never come through the agent's own environment: a template could name code there for its loader to load.
+    """
+    if not file.is_file():
+        return {}
+    with file.open("rb") as stream:
+        lines = stream.read(_ENVIRONMENT_BYTES_MAX).decode(errors="replace").splitlines()
+    found: dict[str, str] = {}
+    for line in lines:
+        name, equals, value = line.strip().partition("=")
+        if equals and name.isidentifier() and name not in _NOT_THE_TEMPLATE_S and "\0" not in value:
+            found[name] = f"{HOME}/.local/bin:{value}" if name == "PATH" else value
+    return found
+
+
+# What the host puts into the agent's environment is the user's; nothing else is in it.
 USER_ENVIRONMENT = {
+    **os.environ,
     "HOME": HOME,
     "USER": "sandbox",
     "LOGNAME": "sandbox",
@@ -20,6 +44,7 @@ USER_ENVIRONMENT = {
     "TERM": "dumb",
     "MPLBACKEND": "Agg",
     "PYTHONDONTWRITEBYTECODE": "1",
+    **template_environment(Path("/etc/environment")),
 }
 _PR_CAPBSET_DROP = 24
 _PR_SET_NO_NEW_PRIVS = 38
@@ -38,7 +63,7 @@ class Limits(NamedTuple):
 
 
 def become_user(limits: Limits | None = None) -> None:
-    """Give up every privilege for good, and be in the working folder."""
+    """Give up every privilege for good, and be in the working folder; at the root, where code has locked that up."""
     if limits is not None:
         _apply_limits(limits)
     for capability in range(_CAPABILITIES):
@@ -48,7 +73,9 @@ def become_user(limits: Limits | None = None) -> None:
     os.setresgid(USER_ID, USER_ID, USER_ID)
     os.setresuid(USER_ID, USER_ID, USER_ID)
     os.umask(0o022)
-    os.chdir(HOME)
+    os.chdir("/")
+    with suppress(OSError):
+        os.chdir(HOME)
 
 
 @contextmanager

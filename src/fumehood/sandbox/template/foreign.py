@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fumehood.sandbox.oneshot import Completed, Mount
-from fumehood.sandbox.template import environment, harvest, interpreter, workbench
+from fumehood.sandbox.template import environment, guest_ipython, harvest, interpreter, workbench
 from fumehood.sandbox.template.build import HOME, HOST_NAME, USER_ID, USER_NAME
 from fumehood.sandbox.template.errors import TemplateError, printable
 from fumehood.sandbox.template.harvest import Harvest, Parent
@@ -29,6 +30,7 @@ _TAIL_LINES = 15
 _LINE_CHARACTERS_MAX = 400
 _KILLED = 137
 _NAME_BYTES_MAX = 256
+_VERSION = re.compile(r"\d{1,4}\.\d{1,4}\.\d{1,4}")
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,21 @@ def require_success(completed: Completed, what: str, seconds: float) -> None:
     killed = f"; {workbench.MEMORY_BYTES // MIB} MiB of memory are all it has" if completed.exit_code == _KILLED else ""
     lines = [printable(line)[:_LINE_CHARACTERS_MAX] for line in printed]
     raise TemplateError("\n".join([f"{what} failed (exit code {completed.exit_code}{killed}):", *lines]))
+
+
+def notes_of(settled: Settled) -> list[str]:
+    """What whoever uses the template should know of what it cannot do."""
+    oldest = ".".join(map(str, guest_ipython.OLDEST_PYTHON))
+    notes: list[str] = []
+    if settled.shell is None:
+        notes.append("it has no /bin/sh: executeCommand says that it is not found")
+    if settled.python_version is None:
+        notes.append("it has no Python: executeCode of python says so")
+    elif tuple(map(int, settled.python_version.split("."))) < guest_ipython.OLDEST_PYTHON:
+        notes.append(f"its Python {settled.python_version} is older than {oldest}: executeCode of python fails")
+    elif not settled.has_ipython:
+        notes.append("its Python has no IPython: executeCode of python uses the guest's own")
+    return notes
 
 
 def make_mount_points(tree: Path) -> None:
@@ -116,12 +133,19 @@ async def _settle(bench: Workbench, guest: Path, variables: Mapping[str, str]) -
         said: Mapping[str, Any] = json.loads(completed.stdout.splitlines()[-1])
         return Settled(
             python=_text(said["python"]),
-            python_version=_text(said["python_version"]),
+            python_version=_version(said["python_version"]),
             has_ipython=said["has_ipython"] is True,
             shell=_text(said["shell"]),
         )
     except (ValueError, KeyError, IndexError, TypeError):
         raise TemplateError("settling the file system failed: it did not say what there is") from None
+
+
+def _version(value: object) -> str | None:
+    text = _text(value)
+    if text is not None and not _VERSION.fullmatch(text):
+        raise ValueError("not a version")
+    return text
 
 
 def _text(value: object) -> str | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import fumehood.guest
 from fumehood import clock
-from fumehood.sandbox.template import interpreter, key
+from fumehood.sandbox.template import guest_ipython, interpreter, key
 from fumehood.sandbox.template.progress import Progress
 from fumehood.sandbox.template.workplace import Workplace, build_once, finished, read_manifest
 from fumehood.settings import Settings
@@ -33,8 +33,8 @@ def is_built(settings: Settings) -> bool:
 
 
 def list_stale(settings: Settings) -> list[Path]:
-    """The folders of other versions: runtimes, and interpreters, which no runtime needs once it is built."""
-    wanted = {current(settings), _interpreter(settings)}
+    """The folders of other versions: runtimes, and what they are made from, which none needs once it is built."""
+    wanted = {current(settings), _interpreter(settings), _ipython(settings)}
     return [path for path in finished(folder(settings)) if path not in wanted]
 
 
@@ -53,10 +53,12 @@ async def ensure_guest_runtime(settings: Settings, progress: Progress) -> Path:
         progress=progress,
         deadline_seconds=_DEADLINE_SECONDS,
     )
+    ipython = _ipython(settings)
+    await build_once(ipython, guest_ipython.build, progress=progress, deadline_seconds=_DEADLINE_SECONDS)
     final = current(settings)
     await build_once(
         final,
-        lambda workplace: _build(workplace, python / "root"),
+        lambda workplace: _build(workplace, python / "root", ipython / "root"),
         progress=progress,
         deadline_seconds=_DEADLINE_SECONDS,
     )
@@ -68,8 +70,13 @@ def _interpreter(settings: Settings) -> Path:
     return folder(settings) / f"interpreter-{digest}"
 
 
+def _ipython(settings: Settings) -> Path:
+    return folder(settings) / f"ipython-{key.digest(guest_ipython.ingredients())}"
+
+
 def _ingredients() -> dict[str, object]:
     return {
+        "ipython": guest_ipython.ingredients(),
         "interpreter": interpreter.ingredients(key.codename(), key.architecture()),
         "guest": key.of_files(_source_files(), _SOURCE),
         "build_code": key.of_files([Path(__file__)], Path(__file__).parent),
@@ -81,13 +88,13 @@ def _source_files() -> list[Path]:
     return [path for path in _SOURCE.rglob("*") if path.is_file() and path.parent.name != "__pycache__"]
 
 
-async def _build(workplace: Workplace, python: Path) -> Mapping[str, Any]:
+async def _build(workplace: Workplace, python: Path, ipython: Path) -> Mapping[str, Any]:
     root = workplace.folder / "root"
     workplace.progress.phase("guest code")
     # Files that never change after they are built can be shared between versions.
-    await workplace.run(
-        ["cp", "--archive", "--link", str(python), str(root)], deadline_seconds=_COMPILE_SECONDS, contained=False
-    )
+    for source, target in ((python, root), (ipython, root / "lib/ipython")):
+        copy = ["cp", "--archive", "--link", str(source), str(target)]
+        await workplace.run(copy, deadline_seconds=_COMPILE_SECONDS, contained=False)
     package = root / "lib/fumehood"
     package.mkdir()
     (package / "__init__.py").touch()

@@ -110,6 +110,7 @@ async def build(
         (bench.seen / "work" / "tree").rename(bench.seen / foreign.TREE)
         variables = environment.accepted(config["environment"])
         settled, found = await foreign.finish(bench, guest, variables, parent=None)
+    notes = unpacking.notes + foreign.notes_of(settled)
     return {
         "name": name,
         "kind": "import",
@@ -119,7 +120,7 @@ async def build(
         "size_bytes": found.size_bytes,
         "created_at": clock.now().isoformat(),
         "taken_over": asdict(found),
-        "notes": unpacking.notes,
+        "notes": notes,
     } | settled.as_manifest()
 
 
@@ -144,11 +145,13 @@ class _Unpacking:
         progress = self._bench.workplace.progress
         progress.phase("reading the image", self._source.size_bytes // MIB)
         transport = await self._transport()
+        # Compressing takes longer than all the rest; from docker's archives skopeo would say gzip of what is not.
+        plain = ["--dest-oci-accept-uncompressed-layers"] if transport != "docker-archive" else []
         reference = f"{transport}:{self._inside}" + (f":{self._source.tag}" if self._source.tag else "")
         await self._run(
             [
                 *("skopeo", "--tmpdir", image_tools.WORK, "--override-os", "linux", "copy", "--quiet"),
-                *("--dest-oci-accept-uncompressed-layers", reference, f"oci:{_LAYOUT}:image"),
+                *(*plain, reference, f"oci:{_LAYOUT}:image"),
             ],
             "reading the image",
             _COPY_SECONDS,
