@@ -21,6 +21,9 @@ from fumehood.tools.results import (
 RUNTIMES_OF = {"python": ("python",), "javascript": ("deno", "nodejs"), "typescript": ("deno", "nodejs")}
 """The runtimes of each language, the one that runs it by default first."""
 
+_OF_THE_INTERRUPT = "Debugger attached."
+"""What Node says on stderr when it is interrupted, which nothing keeps it from."""
+
 _NOTES_BYTES = 64 * 1024
 """What the text may grow by, told twice in an event, for displays that it tells about."""
 
@@ -69,7 +72,7 @@ async def execute_code(arguments: dict[str, Any], guest: Guest) -> Result:
     exit_code = number_from_guest(reply.head, "exit_code", 1)
     if reply.head.get("outcome") == "interrupted":
         note = f"Interrupted: the code ran longer than the {timeout:g} seconds a call may take. Its state is kept."
-        errors, exit_code = errors.with_note(note), exit_code or 1
+        errors, exit_code = errors.without_line(_OF_THE_INTERRUPT).with_note(note), exit_code or 1
     elif reply.head.get("outcome") == "killed":
         note = (
             f"Ended: the code ran longer than the {timeout:g} seconds a call may take, and could not be interrupted "

@@ -109,6 +109,12 @@ class Output:
             return replace(self, tail=f"{self.tail}\n{note}")
         return replace(self, head=f"{self.head}\n{note}" if self.head else note)
 
+    def without_line(self, line: str) -> "Output":
+        """Without that line, if it is the last one."""
+        if self.missing_bytes:
+            return replace(self, tail=_without_last_line(self.tail, line))
+        return replace(self, head=_without_last_line(self.head, line))
+
     def cut(self, encoded_bytes_max: int) -> "Output":
         """The output in at most that many bytes of JSON; what is missing already makes a larger gap, not a second."""
         size = encoded_size(self.text)
@@ -195,6 +201,11 @@ def cut_middle(text: str, encoded_bytes_max: int, kept: KeptFile | None = None) 
             return shortened
         # Characters are not all of one size: what is left may be the long ones.
         keep = keep * 9 // 10
+
+
+def _without_last_line(text: str, line: str) -> str:
+    rest, _, last = text.rpartition("\n")
+    return rest if last == line else text
 
 
 def _decode(data: bytes) -> str:

@@ -6,15 +6,16 @@ import { rewrite } from "./syntax.mjs";
 
 // The cell then starts in a microtask of its own: no frame of the kernel's is below it, and V8 can terminate it, which
 // it could not inside the inspector's call. The value is undefined, as that of a cell of declarations should be.
-const PREFIX = "await __kernel__.begun;";
+const PREFIX = "await void 0;";
 const ALREADY_DECLARED = /^Identifier '(.+)' has already been declared$/;
 const OBJECT_LITERAL = /^\s*\{[^]*\}\s*$/;
 const NOT_OF_THE_USER = /^(?:ext:|node:internal\/)/;
 
 const KERNEL_FOLDER = new URL(".", import.meta.url).href;
-/** name → cell, for stack traces. */
+/** Earlier cells whose lines stack traces have right. */
+const CELLS_KEPT = 500;
 const cells = new Map();
-const getCell = cells.get.bind(cells);
+const [getCell, keepCell, forgetCell] = [cells.get, cells.set, cells.delete].map((method) => method.bind(cells));
 
 /** The code is not of its language; the message says where and why. */
 export class CellSyntaxError extends Error {}
@@ -34,7 +35,9 @@ export class Cell {
     this.#script = language === "typescript" ? this.#removeTypes(code) : code;
     // As at a prompt, braces around the whole are an object where they can be one.
     this.#asObject = OBJECT_LITERAL.test(this.#script);
-    cells.set(this.name, this);
+    keepCell(this.name, this);
+    forgetCell(`cell-${number - CELLS_KEPT}.js`);
+    forgetCell(`cell-${number - CELLS_KEPT}.ts`);
   }
 
   /** What V8 is to evaluate. */
@@ -112,13 +115,17 @@ export class Cell {
   }
 }
 
-/** Let go of what is kept of a cell; its functions may still run, with the places that V8 knows. */
-export function forgetCell(name) {
-  cells.delete(name);
-}
-
 /** One line of a stack trace, or undefined for what is not the user's. */
 export function describeFrame(frame) {
+  try {
+    return describe(frame);
+  } catch {
+    // User code replaced what this is made of.
+    return `${frame}`;
+  }
+}
+
+function describe(frame) {
   const source = frame.getScriptNameOrSourceURL() ?? "";
   if (source.startsWith(KERNEL_FOLDER) || NOT_OF_THE_USER.test(source)) return undefined;
   const cell = getCell(source);

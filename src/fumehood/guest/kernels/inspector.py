@@ -41,11 +41,10 @@ def _interrupt(port: int, path: str, call_id: str) -> None:
     deadline = time.monotonic() + _DEADLINE_SECONDS
     with socket.create_connection(("127.0.0.1", port), _DEADLINE_SECONDS) as connection:
         inspector = _Inspector(connection, port, path)
-        while not inspector.is_over(call_id) and time.monotonic() < deadline:
-            # Where its event loop runs it gives up by itself, after this; where code runs on, only V8 can end that.
-            time.sleep(_BETWEEN_TRIES_SECONDS)
-            if not inspector.is_over(call_id):
+        while (state := inspector.interrupt(call_id)) != "over" and time.monotonic() < deadline:
+            if state == "busy":
                 inspector.call("Runtime.terminateExecution", {})
+            time.sleep(_BETWEEN_TRIES_SECONDS)
 
 
 class _Inspector:
@@ -63,10 +62,10 @@ class _Inspector:
         while self._stream.readline(_ANSWER_BYTES_MAX).strip():
             pass
 
-    def is_over(self, call_id: str) -> bool:
-        """Whether the kernel has done with that call; else it is told to."""
+    def interrupt(self, call_id: str) -> object:
+        """Tell the kernel to give up that call. "over" when it has, "busy" where code keeps it from doing so."""
         expression = f"__kernel__.interrupt({json.dumps(call_id)})"
-        return self.call("Runtime.evaluate", {"expression": expression}).get("result", {}).get("value") is True
+        return self.call("Runtime.evaluate", {"expression": expression}).get("result", {}).get("value")
 
     def call(self, method: str, parameters: dict[str, Any]) -> dict[str, Any]:
         """Its answer. OSError or ValueError if there is none."""

@@ -8,32 +8,34 @@
 // here, before any of it runs.
 
 import { Session, open, url } from "node:inspector";
-import { Socket } from "node:net";
 import { createRequire } from "node:module";
-import { Buffer } from "node:buffer";
+import { Socket } from "node:net";
+import { getCallSites as callSites } from "node:util";
 import { isPromise } from "node:util/types";
+import v8 from "node:v8";
 
-import { Cell, CellSyntaxError, describeFrame, forgetCell } from "./cell.mjs";
+import { Cell, CellSyntaxError, describeFrame } from "./cell.mjs";
 import { trackTimers } from "./timers.mjs";
 
 const REQUESTS = 3;
 const RESULTS = 4;
 /** What a cell left in timers may keep its call waiting at most, once the cell itself is done. */
 const TIMERS_WAIT_MILLISECONDS = 5_000;
-/** Earlier cells whose lines stack traces still have right. */
-const CELLS_KEPT = 500;
+/** Of `interrupt`, and of what the inspector evaluates to call it. */
+const OWN_FRAMES = 2;
 const GLOBAL_NAME = "__kernel__";
 
 const { parse, stringify } = JSON;
-const { concat, from } = Buffer;
 const uncurry = (method) => Function.prototype.call.bind(method);
-const readSize = uncurry(Buffer.prototype.readUInt32BE);
-const writeSize = uncurry(Buffer.prototype.writeUInt32BE);
-const slice = uncurry(Buffer.prototype.subarray);
-const decode = uncurry(Buffer.prototype.toString);
+const encode = ((encoder) => encoder.encode.bind(encoder))(new TextEncoder());
+const decode = ((decoder) => decoder.decode.bind(decoder))(new TextDecoder());
+const Bytes = Uint8Array;
+const subarray = uncurry(Bytes.prototype.subarray);
+const copyInto = uncurry(Bytes.prototype.set);
+const onPromise = v8.promiseHooks.onInit;
 const then = uncurry(Promise.prototype.then);
 const errorText = uncurry(Error.prototype.toString);
-const { setTimeout, setImmediate } = globalThis;
+const { setTimeout, setImmediate, queueMicrotask: queue } = globalThis;
 const { now } = Date;
 
 /**
@@ -46,14 +48,11 @@ const { now } = Date;
  */
 export function serve(runtime) {
   const timers = trackTimers(runtime.callTimer);
-  const requests = new Requests(onMessage);
-  const results = openResults();
-  const cells = [];
+  const send = openResults();
   let session = connect();
   let count = 0;
-  /** The call that runs: `id`, `exitCode`, whether its code has `begun`, and how long it is `waiting` for timers. */
+  /** The call that runs: `id`, `exitCode`, its `evaluation`, until when it is `waiting` for timers, and `interrupted`. */
   let call;
-  let kept;
 
   function connect() {
     const made = new Session();
@@ -63,58 +62,54 @@ export function serve(runtime) {
   }
 
   function onMessage(message) {
-    if (message.op === "execute") {
-      execute(message);
-    } else {
-      results.send({ id: message.id });
-    }
-  }
-
-  function execute({ id, code, language }) {
-    const mine = (call = { id, exitCode: 0, begun: false, waiting: undefined, interrupted: false });
-    timers.startCall();
-    let cell;
+    if (message.op !== "execute") return send({ id: message.id });
+    const mine = (call = {
+      id: message.id,
+      exitCode: 0,
+      evaluation: undefined,
+      waiting: undefined,
+      interrupted: false,
+    });
     try {
-      cell = new Cell(code, language, ++count);
+      timers.startCall();
+      evaluate(mine, new Cell(message.code, message.language, ++count));
     } catch (error) {
-      if (!(error instanceof CellSyntaxError)) throw error;
-      fail(mine, error.message);
-      return answer(mine);
+      // Beside errors of syntax, what user code does by replacing what everybody uses.
+      fail(mine, error instanceof CellSyntaxError ? error.message : describe(error));
+      answer(mine);
     }
-    cells.push(cell.name);
-    if (cells.length > CELLS_KEPT) forgetCell(cells.shift());
-    evaluate(mine, cell);
   }
 
   function evaluate(mine, cell) {
+    // The first promise that V8 makes is the evaluation itself, the second its first `await`. What the inspector would tell of it is left aside: that is
+    // a description, and a promise that is collected as garbage would be told at a time when no code may run.
     const expression = cell.source;
-    session.post("Runtime.evaluate", { expression, replMode: true, objectGroup: "cell" }, (error, response) => {
-      // An error is of what was terminated: whoever did that has its own answer on the way.
-      if (mine !== call || error) return;
-      const { result, exceptionDetails } = response;
-      if (exceptionDetails === undefined) return settle(mine, valueOf(result));
-      if (mine.begun) return failWith(mine, valueOf(exceptionDetails.exception), "Uncaught ");
-      const { message } = valueOf(exceptionDetails.exception);
-      if (cell.reconsider(message)) return evaluate(mine, cell);
-      fail(mine, cell.describeSyntaxError(exceptionDetails, message));
-      answer(mine);
+    let evaluation;
+    let begun = false;
+    const stop = onPromise((promise) => {
+      if (evaluation === undefined) evaluation = promise;
+      else begun = true;
     });
+    session.post("Runtime.evaluate", { expression, replMode: true, objectGroup: "cell" }, (_, response) => {
+      const details = response?.exceptionDetails;
+      queue(() => details !== undefined && !begun && mine === call && reconsider(mine, cell, details));
+    });
+    stop();
+    if (!begun) return;
+    mine.evaluation = evaluation;
+    then(
+      evaluation,
+      (completion) => mine === call && settle(mine, completion[".repl_result"]),
+      (error) => mine === call && failWith(mine, error, "Uncaught "),
+    );
   }
 
-  /** The value that the inspector describes. */
-  function valueOf(described) {
-    if (described.objectId === undefined) {
-      return described.unserializableValue === undefined ? described.value : new Literal(described.unserializableValue);
-    }
-    kept = undefined;
-    session.post("Runtime.callFunctionOn", {
-      objectId: described.objectId,
-      functionDeclaration: `function () { "use strict"; ${GLOBAL_NAME}.keep(this); }`,
-    });
-    session.post("Runtime.releaseObjectGroup", { objectGroup: "cell" });
-    const value = kept;
-    kept = undefined;
-    return value;
+  /** It did not compile as it was read first. */
+  function reconsider(mine, cell, details) {
+    const message = messageOf(details.exception);
+    if (cell.reconsider(message)) return evaluate(mine, cell);
+    fail(mine, cell.describeSyntaxError(details, message));
+    answer(mine);
   }
 
   /** The cell is done; a promise that is its value is waited for, as what models write ends with `main()`. */
@@ -130,7 +125,7 @@ export function serve(runtime) {
   function echo(mine, value) {
     if (value !== undefined && !timers.isPending(value)) {
       try {
-        runtime.write(1, `${value instanceof Literal ? value.text : runtime.inspect(value)}\n`);
+        runtime.write(1, `${runtime.inspect(value)}\n`);
       } catch (error) {
         return failWith(mine, error, "The value cannot be shown: ");
       }
@@ -154,7 +149,7 @@ export function serve(runtime) {
 
   function describe(error) {
     try {
-      return error instanceof Literal ? error.text : runtime.inspect(error);
+      return runtime.inspect(error);
     } catch {
       return "an error that cannot be shown";
     }
@@ -174,7 +169,8 @@ export function serve(runtime) {
   function answer(mine) {
     if (mine !== call) return;
     call = undefined;
-    results.send({ id: mine.id, exit_code: mine.exitCode });
+    send({ id: mine.id, exit_code: mine.exitCode });
+    session.post("Runtime.releaseObjectGroup", { objectGroup: "cell" });
   }
 
   /** The call's end by `exit`: nothing of the cell runs on, not even its `finally`. */
@@ -190,35 +186,32 @@ export function serve(runtime) {
 
   function end(mine) {
     if (mine !== call) return;
-    // What was terminated never settles. Its promise would tell the session when it is collected as garbage, when no
-    // code may run.
+    // What was terminated never settles, and its promise will be collected as garbage: this session must not hear of it.
     session.disconnect();
     session = connect();
     answer(mine);
   }
 
-  /** Asked by the agent over the inspector's socket. True once that call is over; until then, it may terminate it. */
+  /**
+   * Asked by the agent over the inspector's socket, perhaps in the middle of other code. "over" once that call is; else
+   * it is given up when the event loop comes to it, and "busy" says that code holds the loop up, which only V8 can end.
+   */
   function interrupt(id) {
     const mine = call;
-    if (mine?.id !== id) return true;
+    if (mine?.id !== id) return "over";
     if (!mine.interrupted) {
       mine.interrupted = true;
       mine.exitCode = 1;
       setImmediate(() => end(mine));
     }
-    return false;
+    return callSites(OWN_FRAMES + 1).length > OWN_FRAMES ? "busy" : "idle";
   }
 
   const hooks = {
     import: runtime.importer,
     importNames: (specifier, names, options) => importNames(runtime.importer, specifier, names, options),
     meta: metaOf(runtime),
-    keep: (value) => (kept = value),
     interrupt,
-    get begun() {
-      if (call !== undefined) call.begun = true;
-      return undefined;
-    },
   };
   Object.defineProperty(globalThis, GLOBAL_NAME, { value: Object.freeze(hooks) });
   defineModuleGlobals(runtime.folder);
@@ -229,50 +222,51 @@ export function serve(runtime) {
     const mine = call ?? { exitCode: 0 };
     fail(mine, (inPromise ? "Uncaught (in promise) " : "Uncaught ") + describe(error));
   });
+  openRequests(onMessage);
   open(0, "127.0.0.1");
-  results.send({ inspector: url() });
+  send({ inspector: url() });
 }
 
-/** The text of a value that JSON has no form for: -0, NaN, 10n. */
-class Literal {
-  constructor(text) {
-    this.text = text;
-  }
+/** The message of a SyntaxError, of what the inspector says of it: `SyntaxError: …` and a stack. */
+function messageOf({ description }) {
+  return description.split("\n")[0].replace(/^SyntaxError: /, "");
 }
 
-/** Messages from the agent, 4 bytes of length and that much JSON each. */
-class Requests {
-  #received = from("");
-
-  constructor(onMessage) {
-    const socket = new Socket({ fd: REQUESTS, readable: true, writable: false });
-    socket.on("data", (data) => {
-      this.#received = this.#received.length === 0 ? data : concat([this.#received, data]);
-      for (let message = this.#next(); message !== undefined; message = this.#next()) onMessage(message);
-    });
-  }
-
-  #next() {
-    if (this.#received.length < 4) return undefined;
-    const end = 4 + readSize(this.#received, 0);
-    if (this.#received.length < end) return undefined;
-    const message = parse(decode(this.#received, "utf8", 4, end));
-    this.#received = slice(this.#received, end);
-    return message;
-  }
+/** Have `onMessage` called with each message from the agent, which is 4 bytes of length and that much JSON. */
+function openRequests(onMessage) {
+  let received = new Bytes(0);
+  const socket = new Socket({ fd: REQUESTS, readable: true, writable: false });
+  // Its own, as node:net looks for them when data comes.
+  for (const name of ["push", "emit", "read", "_read"]) socket[name] = socket[name];
+  socket.on("data", (data) => {
+    received = received.length === 0 ? data : joined(received, data);
+    while (received.length >= 4) {
+      const end = 4 + received[0] * 2 ** 24 + received[1] * 2 ** 16 + received[2] * 2 ** 8 + received[3];
+      if (received.length < end) return;
+      const message = parse(decode(subarray(received, 4, end)));
+      received = subarray(received, end);
+      onMessage(message);
+    }
+  });
 }
 
+/** A function that sends a message to the agent. */
 function openResults() {
   const socket = new Socket({ fd: RESULTS, readable: false, writable: true });
   const write = socket.write.bind(socket);
-  return {
-    send(message) {
-      const text = from(stringify(message));
-      const size = from("....");
-      writeSize(size, text.length, 0);
-      write(concat([size, text]));
-    },
+  return (message) => {
+    const data = encode(`....${stringify(message)}`);
+    const size = data.length - 4;
+    for (let place = 0; place < 4; place++) data[place] = size >>> (24 - 8 * place);
+    write(data);
   };
+}
+
+function joined(first, second) {
+  const both = new Bytes(first.length + second.length);
+  copyInto(both, first, 0);
+  copyInto(both, second, first.length);
+  return both;
 }
 
 /** What a script has beside the globals of modules: `require` and the rest of CommonJS. */
@@ -314,10 +308,10 @@ function prepareStackTrace(error, frames) {
   } catch {
     heading = "Error";
   }
-  const lines = [];
-  for (const frame of frames) {
-    const line = describeFrame(frame);
-    if (line !== undefined) lines.push(`\n    at ${line}`);
+  let text = heading;
+  for (let index = 0; index < frames.length; index++) {
+    const line = describeFrame(frames[index]);
+    if (line !== undefined) text += `\n    at ${line}`;
   }
-  return heading + lines.join("");
+  return text;
 }

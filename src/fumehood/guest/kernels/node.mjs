@@ -19,8 +19,10 @@ function blockOutput() {
   for (const stream of [process.stdout, process.stderr]) stream._handle?.setBlocking?.(true);
 }
 
+const { from } = Buffer;
+
 function write(descriptor, text) {
-  const data = Buffer.from(text);
+  const data = from(text);
   for (let written = 0; written < data.length; ) written += writeSync(descriptor, data, written);
 }
 

@@ -22,8 +22,10 @@ class Runtime(NamedTuple):
         return Path(self.path).exists()
 
 
-# Three quarters of what the machine inside has, which is what the sandbox may use: beyond its heap, V8 has buffers.
-_HEAP_MEBIBYTES = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * 3 // 4 // 2**20
+# Half of what the machine inside has, which is what the sandbox may use: V8 keeps buffers, code and threads beside its
+# heap. No more than its own greatest: collecting garbage in a larger one takes too long for anybody to wait.
+_MEMORY_MEBIBYTES = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**20
+_HEAP_MEBIBYTES = min(_MEMORY_MEBIBYTES // 2, 4096)
 
 RUNTIMES = {
     "python": Runtime("/usr/bin/python3", ("python3", "-B", f"{_SCRIPTS}/python.py"), limits_address_space=True),

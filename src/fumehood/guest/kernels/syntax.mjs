@@ -17,9 +17,15 @@ let acorn;
  * declared already as something else. What is no JavaScript is given back as it is: V8 will say what is wrong with it.
  */
 export function rewrite(source, taken) {
-  if (!GATE.test(source)) return source;
-  const program = parse(source, "module") ?? parse(source, "script");
-  if (program === undefined) return source;
+  try {
+    if (!GATE.test(source)) return source;
+    return rewritten(source, parse(source, "module") ?? parse(source, "script"), taken);
+  } catch {
+    return source;
+  }
+}
+
+function rewritten(source, program, taken) {
   const edits = [];
   const assigned = new Set();
   walk(program, (node) => {
@@ -39,6 +45,7 @@ function parse(source, sourceType) {
   try {
     return acorn.parse(source, { ecmaVersion: "latest", sourceType, allowAwaitOutsideFunction: true, allowHashBang: true });
   } catch {
+    if (sourceType === "script") throw new SyntaxError("no JavaScript");
     return undefined;
   }
 }
