@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.service import Session
+from tests.service import Service, Session, service
 
 LONG_SECONDS = 150
 LongCall = concurrent.futures.Future[tuple[dict[str, Any], int]]
@@ -42,3 +42,22 @@ def long_call(request: pytest.FixtureRequest) -> Iterator[LongCall | None]:
         yield calling
         # Also ends a call that nobody came to wait for.
         session.stop()
+
+
+@pytest.fixture(scope="session")
+def standard_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A server whose sessions start from the template `standard`; shared as `server` is."""
+    with service(tmp_path_factory.mktemp("standard") / "data", {"FUMEHOOD_TEMPLATE": "standard"}) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def standard_client(standard_server: Service) -> Any:
+    """A boto3 data-plane client of that server."""
+    return standard_server.client()
+
+
+@pytest.fixture(scope="session")
+def standard_variables(standard_server: Service) -> dict[str, str]:
+    """What `fumehood env` sets for clients of that server."""
+    return standard_server.environment()
