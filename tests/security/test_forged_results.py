@@ -47,6 +47,25 @@ FORGERIES = {
     "its own id, and more members": _FIND
     + "send({'id': _frame('message')['id'], 'stdout': {'bytes': -5}, 'stderr': [], 'seconds': -1, 'outcome': 'x'})",
     "its own id, ten thousand times": _FIND + "for _ in range(10000): send({'id': _frame('message')['id']})",
+    "a display of a type that is none": _FIND + "send({'id': _frame('message')['id'], 'display': {'x' * 60000: 0}})",
+    "a display of a size that is none": _FIND + "send({'id': _frame('message')['id'], 'display': {'image/png': -5}})",
+    "a display larger than any": _FIND + "send({'id': _frame('message')['id'], 'display': {'image/png': 2**40}})",
+    "a display of deep JSON": _FIND + "send(b'{\"display\":' + b'[' * 60000)",
+    "half a display": _FIND
+    + "send({'id': _frame('message')['id'], 'display': {'image/png': 10**6}}); os.write(1, b'x')",
+    "half a display, and the end": _FIND
+    + "send({'id': _frame('message')['id'], 'display': {'image/png': 10**6}}); os._exit(0)",
+    "displays without end": _FIND
+    + "i = _frame('message')['id']\nfor _ in range(10**6): send({'id': i, 'display': {'text/html': 0}})",
+    "a display of another call": _FIND + "send({'id': '1', 'display': {'text/html': 0}})",
+    "a display between calls, from a child": _FIND + "i = _frame('message')['id']\nif os.fork() == 0:\n"
+    "  for _ in range(200):\n    send({'id': i, 'display': {'text/html': 9}})\n"
+    "    os.write(_frame('results'), b'<p>forged')\n    time.sleep(0.01)\n  os._exit(0)",
+    "a picture that is none": "display({'image/png': b'no picture', 'text/html': {'a': 1}, 'x': 1, 3: 4}, raw=True)",
+    "a form that never ends": "class E:\n  def _repr_html_(self): return self._repr_html_()\nE()",
+    "the formatter replaced": "get_ipython().display_formatter.format = lambda *a, **k: 1 / 0",
+    "the publisher replaced": "get_ipython().display_pub.publish = None; display(1)",
+    "the displays flooded": "from IPython.display import HTML\nfor n in range(5000): display(HTML('x' * 5000))",
     "late, from a child": _FIND + "i = _frame('message')['id']\nif os.fork() == 0:\n"
     "  for _ in range(200): send({'id': i, 'exit_code': 7}); time.sleep(0.01)\n  os._exit(0)",
     "json.dumps replaced": "import json; json.dumps = lambda *a, **k: '{\"id\": 1}'",
@@ -106,8 +125,12 @@ _PASSING = [
         "its own id, ten thousand times",
         "late, from a child",
     ),
-    *("json.dumps replaced", "os.write replaced", "the encoder replaced", "an exception that cannot be shown"),
-    *("the interpreter ended", "a crash", "stopped by a signal to itself"),
+    *("a display of a type that is none", "a display of a size that is none", "a display larger than any"),
+    *("half a display", "half a display, and the end", "displays without end", "a display of another call"),
+    *("a picture that is none", "a form that never ends"),
+    *("the displays flooded", "json.dumps replaced", "os.write replaced", "the encoder replaced"),
+    *("builtins replaced", "the shell's run_cell replaced", "stdout and stderr replaced", "streams closed"),
+    *("an exception that cannot be shown", "the interpreter ended", "a crash", "stopped by a signal to itself"),
 ]
 
 

@@ -53,7 +53,9 @@ def test_what_was_said_is_heard_wherever_the_bytes_are_parted(cuts: list[int]) -
 def test_half_a_message_of_an_earlier_call_is_forgotten(said: bytes) -> None:
     replies = Replies()
     assert list(replies.feed(said)) == []
+    assert replies.is_in_a_message
     replies.restart()
+    assert not replies.is_in_a_message
     assert list(replies.feed(_message({"id": "b"}))) == [{"id": "b"}]
 
 

@@ -60,7 +60,7 @@ async def _results(tool: str, head: dict[str, Any], body: bytes) -> list[Result]
 _NAMES = [
     *("stdout", "stderr", "bytes", "total_bytes", "cut_at", "exit_code", "seconds", "outcome", "timed_out"),
     *("task_id", "status", "files", "path", "size", "mime_type", "error", "errors", "removed", "too_large"),
-    *("total", "folder", "written"),
+    *("total", "folder", "written", "displays", "image/png", "text/html", "audio/wav", "ended"),
 ]
 _WORDS = st.one_of(
     st.none(),

@@ -26,6 +26,8 @@ from fumehood.guest.user import Limits, become_user, execute, give_output_to_use
 from fumehood.guest.wire import read_available
 
 _INTERRUPT_GRACE_SECONDS = 5.0
+_MESSAGE_SECONDS = 10.0
+"""How long the rest of what a kernel began to say may take to come; it writes what it has ready."""
 _SHORT_CALL_SECONDS = 0.005
 _BETWEEN_CALLS_SECONDS = 0.05
 _BRIEFLY_MILLISECONDS = 2
@@ -76,6 +78,7 @@ class Kernel:
         os.set_blocking(self._results, False)
         self._replies = Replies()
         self._displays: list[Display] = []
+        self._rest: asyncio.TimerHandle | None = None
         self._inspector: object = None
         self._unsent = memoryview(b"")
         self._past: deque[str] = deque(maxlen=_PAST_CALLS)
@@ -95,6 +98,7 @@ class Kernel:
         # Not to be foretold, or an earlier call's code could leave an answer for it in the pipe.
         call = self._call = _Call(secrets.token_hex(8))
         self._replies.restart()
+        self._await_rest()
         self._displays.clear()
         self._postpone_output(_SHORT_CALL_SECONDS)
         self._send({"id": call.id} | message)
@@ -170,10 +174,19 @@ class Kernel:
                 self._take(reply)
         except ValueError:
             data = b""
+        self._await_rest()
         if not data:
             # Its end of the pipe is closed, or it talks nonsense: it can answer no call any more.
             self._loop.remove_reader(self._results)
             self.process.kill_tree()
+
+    def _await_rest(self) -> None:
+        """Wait for the rest of half a message, but not for ever: it would swallow the true answer that follows."""
+        if self._replies.is_in_a_message:
+            self._rest = self._rest or self._loop.call_later(_MESSAGE_SECONDS, self.process.kill_tree)
+        elif self._rest is not None:
+            self._rest.cancel()
+            self._rest = None
 
     def _take(self, reply: dict[str, Any] | Display) -> None:
         if isinstance(reply, dict) and "inspector" in reply:
@@ -213,6 +226,8 @@ class Kernel:
 
     def close(self) -> None:
         """End it and let go of its pipes."""
+        self._replies.restart()
+        self._await_rest()
         self.process.kill_tree()
         self._loop.remove_reader(self._results)
         self._loop.remove_writer(self._requests)

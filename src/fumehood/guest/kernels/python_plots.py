@@ -190,9 +190,9 @@ def _fit_bokeh(showing: Any) -> None:
         display = _module("IPython.display").display
         if not isinstance(obj, _module("bokeh.models").Model):
             return show_elsewhere(obj, *args, **options)
-        file = _module("bokeh.io").curstate().file
+        file = _module("bokeh.io.state").curstate().file
         if file is not None:
-            _module("bokeh.io").save(obj)
+            _module("bokeh.io.saving").save(obj)
         resources = _module("bokeh.resources").CDN
         page = _module("bokeh.embed").file_html(obj, resources, title=file.title if file is not None else "Bokeh Plot")
         display({"text/plain": f"<bokeh {type(obj).__name__}>", "text/html": page}, raw=True)

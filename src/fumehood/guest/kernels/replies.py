@@ -39,6 +39,11 @@ class Replies:
         self._received.clear()
         self._announced = None
 
+    @property
+    def is_in_a_message(self) -> bool:
+        """Whether the beginning of something has come, and its end has not."""
+        return bool(self._received) or self._announced is not None
+
     def feed(self, data: bytes) -> Iterator[dict[str, Any] | Display]:
         """What `data` completes. ValueError at what no kernel of ours says."""
         self._received += data
