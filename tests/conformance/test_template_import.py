@@ -1,6 +1,5 @@
 """Imported images as templates of real sessions, used through boto3."""
 
-import asyncio
 import os
 import shutil
 import subprocess
@@ -10,32 +9,16 @@ from typing import Any
 
 import pytest
 
-from fumehood.sandbox.template import catalog, debian, key
+from fumehood.sandbox.template import catalog
 from fumehood.sandbox.template.catalog import Template
 from fumehood.sandbox.template.errors import TemplateError
-from fumehood.sandbox.template.progress import Silent
-from fumehood.sandbox.template.workplace import Workplace, build_once
 from fumehood.settings import Settings
 from tests import images
 from tests.images import file, folder, symlink
 from tests.service import COMMAND, Service, Session
-from tests.templates import import_image, own_data
+from tests.templates import debian_root, import_image, own_data
 
-_SECONDS = 900
 _APPLETS = ("sh", "cat", "ls", "echo", "id", "pwd", "sleep", "env")
-
-
-def debian_root(parent: Path, *packages: str) -> Path:
-    """A root file system of unpacked Debian packages."""
-
-    async def extract(workplace: Workplace) -> dict[str, str]:
-        await debian.bootstrap(
-            workplace, workplace.folder / "root", codename=key.codename(), packages=packages, variant="extract"
-        )
-        return {}
-
-    asyncio.run(build_once(parent / "image-root", extract, progress=Silent(), deadline_seconds=_SECONDS))
-    return parent / "image-root" / "root"
 
 
 @pytest.fixture(scope="module")

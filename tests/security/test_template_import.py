@@ -5,7 +5,6 @@ import gzip
 import json
 import os
 import shutil
-import stat
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -15,13 +14,12 @@ from typing import NamedTuple
 import pytest
 
 from fumehood.sandbox.template import catalog, image_tools, own
-from fumehood.sandbox.template.catalog import Template
 from fumehood.sandbox.template.errors import TemplateError
 from fumehood.sandbox.template.progress import Silent
 from fumehood.settings import MIB, Settings
 from tests import images
 from tests.images import Entry, file, folder, hardlink, symlink
-from tests.templates import SMALL_BYTES, import_image, left_unfinished, own_data
+from tests.templates import SMALL_BYTES, import_image, left_unfinished, own_data, require_harmless
 
 UP = "../" * 30
 VICTIM = Path(tempfile.gettempdir(), f"fumehood-victim-{os.getpid()}")
@@ -36,7 +34,6 @@ _SPARSE = {
     "GNU.sparse.name": "a",
     "GNU.sparse.realsize": "1099511627776",
 }
-MOUNT_POINTS = (".fumehood", "proc", "sys")
 
 
 class Attack(NamedTuple):
@@ -155,25 +152,6 @@ def tools_stay(small: Settings) -> Iterator[None]:
     before = look()
     yield
     assert look() == before
-
-
-def require_harmless(template: Template) -> None:
-    """Nothing in the template gives privileges or leads sandboxes' mounts astray."""
-    seen = 0
-    for at, folders, files in os.walk(os.fsencode(template.root)):
-        for path in (os.path.join(at, name) for name in folders + files):  # noqa: PTH118 # names need not be text
-            seen += 1
-            status = os.lstat(path)
-            assert stat.S_IFMT(status.st_mode) in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK), path
-            if not stat.S_ISLNK(status.st_mode):
-                assert not status.st_mode & (stat.S_ISUID | stat.S_ISGID), path
-                assert os.listxattr(path) == [], path
-    assert seen
-    for name in MOUNT_POINTS:
-        assert (template.root / name).is_dir()
-        assert not (template.root / name).is_symlink()
-        assert [*(template.root / name).iterdir()] == []
-    assert [path.name for path in (template.root / "tmp").iterdir()] == [".on-disk"]
 
 
 @pytest.mark.usefixtures("tools_stay", "victim")

@@ -26,7 +26,10 @@ def copy(target: str, sources: list[Path]) -> None:
 
 if __name__ == "__main__":
     command, path, *rest = sys.argv[1:]
-    if command == "copy":
-        copy(path, [Path(source) for source in rest])
-    else:
-        Path(path).mkdir(parents=True, exist_ok=True)
+    try:
+        if command == "copy":
+            copy(path, [Path(source) for source in rest])
+        else:
+            Path(path).mkdir(parents=True, exist_ok=True)
+    except (OSError, shutil.Error) as error:
+        raise SystemExit(str(error)) from None

@@ -120,7 +120,8 @@ async def fetch_wheels(workplace: Workplace, step: Pip, platform: Platform, fold
 async def fetch_npm(workplace: Workplace, step: Npm, have: NpmInstalled, tools: Path, folder: Path) -> NpmInstalled:
     """Fetch archives of the packages and all they need into the new `folder`, beside those that the template has.
 
-    The folder then has `package.json` and `package-lock.json` of the whole, and npm's `cache` with what is new.
+    The folder then has `package.json` and `package-lock.json` of the whole, npm's `cache` with what is new, and
+    `npmrc`, by which npm finds it there.
     `tools` is the root file system whose node and npm do it. Raises TemplateError.
     """
     workplace.progress.phase("npm packages: resolve")
@@ -133,9 +134,13 @@ async def fetch_npm(workplace: Workplace, step: Npm, have: NpmInstalled, tools: 
         *("--omit-lockfile-registry-resolved", f"--cache={folder / 'cache'}", f"--prefix={folder}"),
     ]
     command = [str(tools / npm.NODE), str(tools / NPM_PROGRAM)]
+    addresses: list[str] = []
+    await workplace.run([*command, "config", "get", "registry"], deadline_seconds=60, on_line=addresses.append)
     await workplace.run(
         [*command, "install", "--package-lock-only", *options], deadline_seconds=_NPM_SECONDS, network=True
     )
+    # The cache goes by addresses: offline too, npm has to ask it for the one that this machine fetched from.
+    await asyncio.to_thread(_write, {folder / "npmrc": f"registry={addresses[-1]}\n"})
     lock = await asyncio.to_thread((folder / "package-lock.json").read_text)
     new = sorted(_packages(lock) - _packages(have.lock))
     workplace.progress.phase("npm packages: download", len(new))

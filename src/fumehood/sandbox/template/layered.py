@@ -261,6 +261,7 @@ class _Builder:
         argv = [
             *(f"/{npm.NODE}", f"/{NPM_PROGRAM}", "install", "--offline", "--ignore-scripts", "--no-audit", "--no-fund"),
             *("--no-update-notifier", f"--cache={cache}", f"--prefix={_MODULES_PARENT}"),
+            f"--userconfig={foreign.BUILD_MOUNT_POINT}/npmrc",
         ]
         await self._step(bench, step.line, "NPM", argv, _NPM_SECONDS, fetched=folder, cwd="/")
 
