@@ -5,14 +5,13 @@ what their model reads. Everything else becomes a file of the session and a `res
 that lose a whole result over one `resource` of bytes.
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from fumehood.sandbox.contract import GuestError, GuestRequest
 from fumehood.tools.guest import Guest
-from fumehood.tools.results import Output, encoded_size
+from fumehood.tools.results import KeptFile, Output, encoded_size
 from fumehood.tools.untrusted import integer, items, members
 
 DISPLAYS_MAX = 64
@@ -21,7 +20,6 @@ DISPLAY_BYTES_MAX = 16 * 1024 * 1024
 INLINE_TEXT_BYTES_MAX = 16 * 1024
 """Longer texts are linked to: they would fill a model's context."""
 _SAVE_SECONDS = 60.0
-_PATH = re.compile(r"[A-Za-z0-9._-]{1,64}/[A-Za-z0-9._-]{1,128}")
 _BLOCK_BYTES = 256
 """What a block needs beside its data."""
 
@@ -151,28 +149,20 @@ async def _link(display: Display, guest: Guest, presented: Presented) -> None:
     told = f"{display.media_type} of {len(display.data)} bytes"
     request = GuestRequest("output.save", {"name": display.name}, (display.data,))
     try:
-        path = _kept_whole((await guest.call(request, _SAVE_SECONDS, 1024)).head, display)
+        kept = KeptFile.from_guest((await guest.call(request, _SAVE_SECONDS, 1024)).head)
     except (GuestError, TimeoutError):
-        path = None
-    if path is None:
+        kept = None
+    if kept is None or kept.ended is not None or kept.size_bytes != len(display.data):
         presented.notes.append(f"[left out here: {told}, which could not be saved to a file either]")
         return
-    presented.notes.append(f"[{told}: in {path}]")
+    presented.notes.append(f"[{told}: in {kept.path}]")
     presented.blocks.append(
         {
             "type": "resource_link",
-            "uri": f"file:///{path}",
-            "name": path.rpartition("/")[2],
+            "uri": f"file:///{kept.path}",
+            "name": kept.path.rpartition("/")[2],
             "mimeType": display.media_type,
             "description": "File",
             "size": len(display.data),
         }
     )
-
-
-def _kept_whole(head: Mapping[str, Any], display: Display) -> str | None:
-    """The path of a saved file, as the guest tells it; None if not all is there. Untrusted."""
-    path = head.get("path")
-    if not isinstance(path, str) or not _PATH.fullmatch(path) or head.get("ended") is not None:
-        return None
-    return path if integer(head.get("bytes")) == len(display.data) else None

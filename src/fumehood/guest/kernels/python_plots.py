@@ -59,7 +59,9 @@ def fit_plots(shell: Any) -> None:
                 "matplotlib.backend_bases": figures.watch,
                 "PIL.ImageShow": _show_images_inline,
                 "plotly.io._renderers": _fit_plotly,
-                "bokeh.io.showing": _fit_bokeh,
+                "bokeh.io.notebook": _silence_bokeh,
+                "bokeh.io.showing": functools.partial(_fit_bokeh, shell.display_formatter.formatters["text/html"]),
+                "sklearn": _print_estimators,
             }
         ),
     )
@@ -180,22 +182,39 @@ def _plotly_forms(figure: dict[str, Any]) -> dict[str, Any]:
     return {"text/html": io.to_html(figure, include_plotlyjs="cdn", full_html=True, validate=False)}
 
 
-def _fit_bokeh(showing: Any) -> None:
-    """`show()`: the page, and the file where one was asked for."""
+def _fit_bokeh(html_formatter: Any, showing: Any) -> None:
+    """`show()`, or a plot as the last value: the page; and the file where one was asked for."""
     show_elsewhere = showing.show
 
     @functools.wraps(show_elsewhere)
     def show(obj: Any, *args: Any, **options: Any) -> Any:
         __tracebackhide__ = True
-        display = _module("IPython.display").display
         if not isinstance(obj, _module("bokeh.models").Model):
             return show_elsewhere(obj, *args, **options)
-        file = _module("bokeh.io.state").curstate().file
-        if file is not None:
+        if _module("bokeh.io.state").curstate().file is not None:
             _module("bokeh.io.saving").save(obj)
-        resources = _module("bokeh.resources").CDN
-        page = _module("bokeh.embed").file_html(obj, resources, title=file.title if file is not None else "Bokeh Plot")
-        display({"text/plain": f"<bokeh {type(obj).__name__}>", "text/html": page}, raw=True)
+        forms = {"text/plain": f"<bokeh {type(obj).__name__}>", "text/html": _bokeh_page(obj)}
+        _module("IPython.display").display(forms, raw=True)
         return None
 
     showing.show = show
+    html_formatter.for_type_by_name("bokeh.models.layouts", "LayoutDOM", _bokeh_page)
+
+
+def _bokeh_page(plot: Any) -> str:
+    file = _module("bokeh.io.state").curstate().file
+    resources = _module("bokeh.resources").CDN
+    page: str = _module("bokeh.embed").file_html(
+        plot, resources, title=file.title if file is not None else "Bokeh Plot"
+    )
+    return page
+
+
+def _silence_bokeh(notebook: Any) -> None:
+    """`output_notebook()` would display a logo, and scripts for a page that is not there."""
+    notebook.publish_display_data = lambda *_args, **_options: None  # pyright: ignore[reportUnknownLambdaType]
+
+
+def _print_estimators(sklearn: Any) -> None:
+    """An estimator as the last value, which is often the case after a fit: its diagram is for pages, and 30 KB long."""
+    sklearn.set_config(display="text")
