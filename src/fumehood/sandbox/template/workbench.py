@@ -144,6 +144,7 @@ async def opened(workplace: Workplace, settings: Settings) -> AsyncGenerator[Wor
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         start_new_session=True,
+        pass_fds=(workplace.lock,),
     )
     try:
         await _wait_until_mounted(holder)
