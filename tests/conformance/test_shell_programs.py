@@ -14,7 +14,7 @@ def test_pip_lists_what_can_be_imported(session: Session) -> None:
     assert out(result).startswith("Python: Python 3.")
     assert number(result, "Packages:") > 150
     names = ("numpy", "pandas", "scikit-learn", "openpyxl", "duckdb", "polars")
-    tells(result, *(f"{name} ok" for name in names), "Name: pandas")
+    tells(result, *(f"{name} ok" for name in names))
 
 
 def test_git_keeps_merges_and_clones_a_project(session: Session) -> None:

@@ -18,7 +18,7 @@ df["price"] = 3000 * df["area"] + 15000 * df["rooms"] - 800 * df["age"] + rng.no
 
 X, y = df.drop(columns="price"), df["price"]
 X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=0.25, random_state=0)
-model = xgb.XGBRegressor(n_estimators=60, max_depth=4, learning_rate=0.3, n_jobs=2)
+model = xgb.XGBRegressor(n_estimators=60, max_depth=4, learning_rate=0.3)
 model.fit(X_train, y_train, eval_set=[(X_test, y_test)], verbose=False)
 pred = model.predict(X_test)
 print(f"R2: {r2_score(y_test, pred):.4f}")

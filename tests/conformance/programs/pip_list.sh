@@ -10,4 +10,3 @@ while read -r name installed; do
   listed=$(jq -r --arg n "$name" '.[] | select(.name | ascii_downcase == $n) | .version' packages.json)
   [ "$listed" = "$installed" ] && echo "$name ok" || echo "$name differs: $listed $installed"
 done < installed.txt
-pip show pandas | grep -E '^(Name|Requires)'
