@@ -121,6 +121,8 @@ class _Figures:
         self._shell.events.register("post_execute", self._close_printed)
 
     def _close_printed(self) -> None:
+        if not self._printed:
+            return
         open_figures = _module("matplotlib._pylab_helpers").Gcf
         inline = sys.modules.get("matplotlib_inline.config")
         if inline is not None and inline.InlineBackend.instance().close_figures:
