@@ -28,6 +28,7 @@ from fumehood.extension.templates import TemplateChoices, TemplateSummary
 from fumehood.identity.policies import authorise
 from fumehood.identity.principals import Principals, make_credentials
 from fumehood.interpreters import Interpreters
+from fumehood.sandbox import network
 from fumehood.sandbox.contract import Isolation, SandboxSpec
 from fumehood.sandbox.gvisor import Gvisor
 from fumehood.sandbox.host import Host, StartSandbox
@@ -268,6 +269,7 @@ def _sandbox_spec(request: StartSandbox, guest: Path, settings: Settings) -> San
         processes_max=settings.sandbox_processes_max,
         life_seconds=request.life_seconds,
         start_timeout_seconds=settings.sandbox_start_timeout_seconds,
+        environment=network.WITHOUT,
     )
 
 

@@ -50,6 +50,29 @@ except OSError as error: print('refused', error)
     assert inside.run(code)["structuredContent"]["stdout"].startswith("refused")
 
 
+_PACKAGE_MANAGERS = {
+    "pip": ("python3 -m pip install humanize", "there-is-no-network-in-sandbox-mode"),
+    "pip in code": ("python3 -c \"import os; os.system('python3 -m pip download humanize')\"", "there-is-no-network"),
+    "npx": ("npx --yes cowsay hello", "there-is-no-network-in-sandbox-mode"),
+    "curl": ("curl -sS https://example.com", "Could not resolve host"),
+    "git": ("git clone https://example.com/x", "Could not resolve host"),
+}
+
+
+@pytest.mark.parametrize(("command", "told"), _PACKAGE_MANAGERS.values(), ids=_PACKAGE_MANAGERS)
+def test_what_would_fetch_fails_without_trying_again_and_says_why(inside: Session, command: str, told: str) -> None:
+    result = inside.sh(command)["structuredContent"]
+    assert result["exitCode"] != 0 or "os.system" in command
+    assert told in result["stdout"] + result["stderr"]
+    assert "Retrying" not in result["stderr"]
+
+
+def test_code_has_the_environment_that_commands_have(inside: Session) -> None:
+    code = "import os; print(os.environ['PIP_INDEX_URL'], os.environ['npm_config_registry'])"
+    printed = inside.sh("echo $PIP_INDEX_URL $npm_config_registry")["structuredContent"]["stdout"]
+    assert inside.run(code)["structuredContent"]["stdout"] == printed.strip()
+
+
 @pytest.mark.parametrize(
     "name", ["example.com", "s3.amazonaws.com", "data.attacker.s3.amazonaws.com", "metadata.google.internal", "x.local"]
 )

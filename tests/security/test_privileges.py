@@ -46,6 +46,13 @@ _ATTEMPTS = {
     "kill the agent": "os.kill(1, 9)",
     "stop the agent": "os.kill(1, signal.SIGSTOP)",
     "tell the agent that a child ended": "os.kill(1, signal.SIGCHLD)",
+    "kill the agent's helpers": "on_helpers(lambda pid: os.kill(pid, 9))",
+    "stop the agent's helpers": "on_helpers(lambda pid: os.kill(pid, signal.SIGSTOP))",
+    "trace the agent's helpers": "on_helpers(lambda pid: call(libc.ptrace, 0x4206, pid, 0, 0))",
+    "read the memory of the agent's helpers": "on_helpers(lambda pid: open(f'/proc/{pid}/mem', 'rb').read(1))",
+    "ask the nursery for children": "on_helpers(lambda pid: os.open(f'/proc/{pid}/fd/0', os.O_RDWR | os.O_NONBLOCK))",
+    "give a spare its order": "on_helpers(lambda pid: os.open(f'/proc/{pid}/fd/3', os.O_WRONLY | os.O_NONBLOCK))",
+    "read a spare's answer": "on_helpers(lambda pid: os.open(f'/proc/{pid}/fd/1', os.O_RDONLY | os.O_NONBLOCK))",
     "lower the agent's limits": "resource.prlimit(1, resource.RLIMIT_NOFILE, (1, 1))",
     "raise its own limits": "resource.setrlimit(resource.RLIMIT_NPROC, (1 << 30, 1 << 30))",
     "make the agent the victim when memory ends": "open('/proc/1/oom_score_adj', 'w').write('1000')",
@@ -67,6 +74,21 @@ libc = ctypes.CDLL(None, use_errno=True)
 def call(function, *arguments):
     if function(*arguments) < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+def on_helpers(attack):
+    # Raises PermissionError if all of them, the nursery and its spare, refused it.
+    pids = [int(name) for name in os.listdir('/proc') if name.isdigit()]
+    helpers = [pid for pid in pids if b'fumehood.guest.nursery' in open(f'/proc/{pid}/cmdline', 'rb').read()]
+    assert helpers
+    for pid in helpers:
+        try:
+            attack(pid)
+        except FileNotFoundError:
+            pass
+        except PermissionError:
+            continue
+        else:
+            return
+    raise PermissionError('all refused')
 try:
     ATTEMPT
 except (OSError, ValueError, AttributeError, ZeroDivisionError) as error:

@@ -222,10 +222,18 @@ class Agent:
 
     async def _command(self, stream: Stream) -> None:
         text = await _receive_text(stream)
-        async with self._commands:
-            timeout = stream.head["timeout_seconds"]
+        timeout = stream.head["timeout_seconds"]
+        try:
+            async with asyncio.timeout(timeout):
+                await self._commands.acquire()
+        except TimeoutError:
+            stream.reset("too-many-commands", f"{_COMMANDS_AT_ONCE} commands ran all the time; this one was not run")
+            return
+        try:
             child = await self._spares.take()
             result, outputs = await run_command(child, text, self._limits, self._outputs, timeout)
+        finally:
+            self._commands.release()
         await _answer(stream, result, outputs)
 
     async def _task_start(self, stream: Stream) -> None:

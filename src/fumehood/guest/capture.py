@@ -20,6 +20,9 @@ _JSON_BYTES_MAX = 6
 """What one byte becomes in JSON at most."""
 # A flood of which no more is kept is let through at some 10 MB/s, so that it does not take two processors for nothing.
 _FLOOD_PAUSE_SECONDS = 0.005
+# To be woken for every line costs the agent, and the process that prints, more than all else of it: let some gather.
+_LITTLE_BYTES = 16 * 1024
+_LITTLE_PAUSE_SECONDS = 0.002
 _CONTROLS = bytes(set(range(32)) - set(b"\b\t\n\f\r"))
 _ESCAPED = b'\b\t\n\f\r"\\'
 _HIGH = bytes(range(128, 256))
@@ -145,6 +148,8 @@ class Capture:
             self._stop_reading()
         elif self._file is not None and self._file.is_full:
             self.postpone(_FLOOD_PAUSE_SECONDS)
+        elif len(data) < _LITTLE_BYTES:
+            self.postpone(_LITTLE_PAUSE_SECONDS)
 
     def _keep(self, data: bytes) -> None:
         if self.total_bytes + len(data) > HEAD_BYTES + TAIL_BYTES:
@@ -175,14 +180,7 @@ class Capture:
         """What the output needs as JSON text, or somewhat more."""
         if self.total_bytes > HEAD_BYTES + TAIL_BYTES:
             return self.total_bytes
-        data = self._store.read(0, self.total_bytes)
-        size = len(data) + (_JSON_BYTES_MAX - 1) * _count(data, _CONTROLS) + _count(data, _ESCAPED)
-        try:
-            data.decode()
-        except UnicodeDecodeError:
-            # Each byte that is no text may become a character of three.
-            size += 2 * _count(data, _HIGH)
-        return size
+        return json_bytes(self._store.read(0, self.total_bytes))
 
     def peek(self) -> tuple[bytes, dict[str, Any]]:
         """What was captured since the last take, and its description: `bytes`, `total_bytes`, `cut_at`, `kept`.
@@ -229,6 +227,17 @@ class Capture:
             self.is_open = False
             self._loop.remove_reader(self.descriptor)
             os.close(self.descriptor)
+
+
+def json_bytes(data: bytes) -> int:
+    """What `data` needs inside a JSON string, or somewhat more where it is no UTF-8."""
+    size = len(data) + (_JSON_BYTES_MAX - 1) * _count(data, _CONTROLS) + _count(data, _ESCAPED)
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        # Each byte that is no text may become a character of three.
+        size += 2 * _count(data, _HIGH)
+    return size
 
 
 def _count(data: bytes, of: bytes) -> int:

@@ -60,6 +60,7 @@ class Command:
     def describe(self) -> tuple[dict[str, Any], list[bytes]]:
         """How it stands: `exit_code` (None while it runs), `seconds`, `timed_out`, `stdout`, `stderr`; the outputs."""
         if self.exit_code is None:
+            drain(self._output, self._errors)
             keep_what_is_cut(self._output, self._errors)
         else:
             self._settle()

@@ -44,6 +44,8 @@ USER_ENVIRONMENT = {
     "TERM": "dumb",
     "MPLBACKEND": "Agg",
     "PYTHONDONTWRITEBYTECODE": "1",
+    # OpenMP's threads would spin while they wait, on processors that a sandbox shares.
+    "OMP_WAIT_POLICY": "PASSIVE",
     **template_environment(Path("/etc/environment")),
 }
 _PR_CAPBSET_DROP = 24

@@ -33,7 +33,8 @@ def oci_config(spec: SandboxSpec, life_seconds: float | None) -> dict[str, Any]:
             "terminal": False,
             "user": {"uid": 0, "gid": 0},
             "args": [*spec.agent_argv, *life],
-            "env": ["LANG=C.UTF-8"],
+            # The agent passes it on to user code.
+            "env": ["LANG=C.UTF-8", *(f"{name}={value}" for name, value in spec.environment.items())],
             "cwd": "/",
             "capabilities": capabilities | {"inheritable": [], "ambient": []},
             "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 65_536, "soft": 65_536}],

@@ -1,6 +1,6 @@
 """What every engine does, and what the rest of fumehood may know of a sandbox."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -34,6 +34,8 @@ class SandboxSpec:
     processes_max: int
     life_seconds: float
     start_timeout_seconds: float
+    environment: Mapping[str, str] = field(default_factory=dict[str, str])
+    """What user code finds in its environment besides the usual. No secret: all code inside can read it."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from fumehood.tools.results import Result, error_result
 _Single = Callable[[dict[str, Any], Guest], Awaitable[Result]]
 _Several = Callable[[dict[str, Any], Guest], AsyncIterator[Result]]
 # Refusals that are the guest's answer to what was asked; any other is a fault of ours.
-_REFUSALS = frozenset({"unknown-task", "too-many-tasks", "too-large", "resources", "no-runtime"})
+_REFUSALS = frozenset({"unknown-task", "too-many-tasks", "too-many-commands", "too-large", "resources", "no-runtime"})
 
 
 def _no_turn(_arguments: dict[str, Any]) -> str | None:

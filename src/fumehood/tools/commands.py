@@ -35,7 +35,8 @@ async def execute_command(arguments: dict[str, Any], guest: Guest) -> Result:
     timeout = guest.call_timeout_seconds
     command = required_text(arguments, "command", "executeCommand")
     request = GuestRequest("command", {"timeout_seconds": timeout}, (command,))
-    reply = await guest.call(request, timeout + GRACE_SECONDS, OUTPUT_BYTES_MAX)
+    # It may wait as long for others that run as it may then run itself.
+    reply = await guest.call(request, 2 * timeout + GRACE_SECONDS, OUTPUT_BYTES_MAX)
     output, errors, _ = split_outputs(reply.head, reply.body)
     if reply.head.get("timed_out") is True:
         errors = errors.with_note(f"Ended: the command ran longer than the {timeout:g} seconds a call may take.")

@@ -7,11 +7,24 @@ import random
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from fumehood.guest.capture import HEAD_BYTES, TAIL_BYTES, Capture, FileStore, MemoryStore, drain
+from fumehood.guest.capture import (
+    ANSWER_BYTES,
+    HEAD_BYTES,
+    TAIL_BYTES,
+    Capture,
+    FileStore,
+    MemoryStore,
+    drain,
+    json_bytes,
+)
+from fumehood.tools.results import TEXT_BYTES_MAX, encoded_size
 from tests.waiting import until
 
 _KEPT = HEAD_BYTES + TAIL_BYTES
+_QUOTES = 2
 # The same bytes for all, so that where one stands says which it is.
 _SOURCE = random.Random(1).randbytes(2 * _KEPT + 4096)
 
@@ -30,6 +43,10 @@ SIZES = [
     _KEPT + TAIL_BYTES + 1,
     2 * _KEPT + 777,
 ]
+
+
+def _repeated(data: bytes) -> bytes:
+    return data * 40
 
 
 @pytest.fixture
@@ -135,6 +152,21 @@ def _is_closed(descriptor: int) -> bool:
     except OSError:
         return True
     return False
+
+
+@given(st.one_of(st.binary(max_size=300), st.text(max_size=300).map(str.encode), st.binary(max_size=9).map(_repeated)))
+def test_no_output_needs_more_json_than_is_thought(data: bytes) -> None:
+    assert encoded_size(data.decode(errors="replace")) - _QUOTES <= json_bytes(data)
+
+
+def test_the_json_of_valid_text_is_known_exactly() -> None:
+    text = 'plain, ünïcode 🧪\n\t\x01"\\'
+    assert encoded_size(text) - _QUOTES == json_bytes(text.encode())
+
+
+def test_what_the_agent_thinks_fits_does_fit() -> None:
+    notes_and_quotes = 64 * 1024
+    assert ANSWER_BYTES + notes_and_quotes <= TEXT_BYTES_MAX
 
 
 async def test_a_file_of_a_task_has_no_name_anyone_could_open() -> None:

@@ -38,7 +38,8 @@ _dumps, _loads, _readv, _write, _getpid = json.dumps, json.loads, os.readv, os.w
 _exit, _print = os._exit, print
 _PLAIN = frozenset((int, float, complex, bool, str, bytes))
 """Types whose values have a text form and no other."""
-_BUILTINS = frozenset(name for name, value in vars(builtins).items() if value is not None)
+# IPython takes the two away while a cell runs, and an interrupted `await` leaves its cell running a little longer.
+_BUILTINS = frozenset(name for name, value in vars(builtins).items() if value is not None) - {"exit", "quit"}
 _WARM_MODULES = ("numpy", "pandas", "matplotlib", "matplotlib.pyplot", "matplotlib_inline.backend_inline", "ssl")
 
 
