@@ -34,7 +34,7 @@ _IPYTHON = __file__.partition("/fumehood/guest/")[0] + "/ipython"
 """The guest's own IPython."""
 _READ_BYTES = 1024 * 1024
 # Bound here, because the user's code may replace them where they come from, as tests with mocks do.
-_dumps, _loads, _readv, _write, _getpid = json.dumps, json.loads, os.readv, os.write, os.getpid
+_dumps, _loads, _readv, _write = json.dumps, json.loads, os.readv, os.write
 _exit, _print = os._exit, print
 _PLAIN = frozenset((int, float, complex, bool, str, bytes))
 """Types whose values have a text form and no other."""
