@@ -5,35 +5,58 @@ import process from "node:process";
 import { serve } from "./javascript.mjs";
 
 const { inspect } = Deno;
-const { stdout, stderr } = Deno;
-const writers = { 1: stdout.writeSync.bind(stdout), 2: stderr.writeSync.bind(stderr) };
-const encoder = new TextEncoder();
-const encode = encoder.encode.bind(encoder);
 const queue = queueMicrotask;
+const READ_BYTES = 1024 * 1024;
 
-function write(descriptor, text) {
-  let data = encode(text);
-  while (data.length > 0) data = data.subarray(writers[descriptor](data));
+// Deno itself reads and writes no descriptor that it has not opened, and has nothing of the kind but for its streams,
+// which are made of much that user code may replace.
+const library = Deno.dlopen("libc.so.6", {
+  read: { parameters: ["i32", "buffer", "usize"], result: "isize", nonblocking: true },
+  write: { parameters: ["i32", "buffer", "usize"], result: "isize" },
+  getpid: { parameters: [], result: "i32", nonblocking: true },
+});
+const { read: readSome, write: writeSome, getpid: askAnotherThread } = library.symbols;
+const then = Function.prototype.call.bind(Promise.prototype.then);
+const { exit } = Deno;
+const subarray = Function.prototype.call.bind(Uint8Array.prototype.subarray);
+const slice = Function.prototype.call.bind(Uint8Array.prototype.slice);
+const Failure = Error;
+
+async function read(descriptor, onData) {
+  const landing = new Uint8Array(READ_BYTES);
+  for (;;) {
+    const size = Number(await readSome(descriptor, landing, READ_BYTES));
+    if (size <= 0) exit(0);
+    onData(slice(landing, 0, size));
+  }
+}
+
+function write(descriptor, data) {
+  for (let rest = data; rest.length > 0; ) {
+    const size = Number(writeSome(descriptor, rest, rest.length));
+    if (size <= 0) throw new Failure(`descriptor ${descriptor} cannot be written`);
+    rest = subarray(rest, size);
+  }
 }
 
 /** Serve calls. `importer` is a function of the main module, from whose place Deno resolves what is imported. */
 export function start(importer) {
   serve({
-    name: "deno",
     folder: Deno.cwd(),
     importer,
+    read,
     write,
-    inspect: (value) => inspect(value, { colors: false, depth: 4 }),
+    inspect: (value) => inspect(value, { strAbbreviateSize: Infinity }),
+    nextTurn: (callback) => then(askAnotherThread(), callback),
     // Terminated inside a callback of the event loop, Deno would end; inside a microtask it goes on.
     callTimer: (callback) => queue(callback),
     ignoreInterrupts: () => Deno.addSignalListener("SIGINT", () => {}),
     replaceExit(leave) {
-      const exit = (code = Deno.exitCode) => {
+      Deno.exit = process.exit = (code) => {
+        const exitCode = code ?? Deno.exitCode;
         Deno.exitCode = 0;
-        leave(Number(code ?? 0) & 0xff);
+        leave(Number(exitCode) & 0xff);
       };
-      Deno.exit = exit;
-      process.exit = (code) => exit(code ?? process.exitCode);
     },
     onUncaught(report) {
       addEventListener("error", (event) => {

@@ -9,7 +9,6 @@
 
 import { Session, open, url } from "node:inspector";
 import { createRequire } from "node:module";
-import { Socket } from "node:net";
 import { getCallSites as callSites } from "node:util";
 import { isPromise } from "node:util/types";
 import v8 from "node:v8";
@@ -39,16 +38,21 @@ const { setTimeout, setImmediate, queueMicrotask: queue } = globalThis;
 const { now } = Date;
 
 /**
- * Serve calls until the agent closes the pipe.
+ * Serve calls until the agent closes the pipe. `runtime` has what differs:
  *
- * `runtime` has what differs: `name`; `importer`, which imports as a module in the working folder would; `folder`, that
- * folder; `inspect(value)`; `write(descriptor, text)`; `replaceExit(leave)`, which has `leave(code)` called where the
- * process would end; `onUncaught(report)`, which has `report(error, inPromise)` called where it would end of an error;
- * `callTimer(callback)`, which calls what a timer is for; and `ignoreInterrupts()`.
+ * - `folder`: the working folder; `importer(specifier, options)`: imports as a module in it would
+ * - `inspect(value)`: the value as text
+ * - `read(descriptor, onData)`: calls `onData(bytes)` with what comes, and ends the process when nothing more will
+ * - `write(descriptor, bytes)`: writes all of it before it returns
+ * - `replaceExit(leave)`: has `leave(code)` called where user code ends the process
+ * - `onUncaught(report)`: has `report(error, inPromise)` called where an error would end it
+ * - `ignoreInterrupts()`: has SIGINT, which is for the programs that user code runs, not end it
+ * - `nextTurn(callback)`: calls it once errors that nobody handled are reported
+ * - `callTimer(callback)`: calls what a timer is for
  */
 export function serve(runtime) {
   const timers = trackTimers(runtime.callTimer);
-  const send = openResults();
+  const send = sender(runtime);
   let session = connect();
   let count = 0;
   /** The call that runs: `id`, `exitCode`, its `evaluation`, until when it is `waiting` for timers, and `interrupted`. */
@@ -125,7 +129,7 @@ export function serve(runtime) {
   function echo(mine, value) {
     if (value !== undefined && !timers.isPending(value)) {
       try {
-        runtime.write(1, `${runtime.inspect(value)}\n`);
+        runtime.write(1, encode(`${runtime.inspect(value)}\n`));
       } catch (error) {
         return failWith(mine, error, "The value cannot be shown: ");
       }
@@ -141,7 +145,7 @@ export function serve(runtime) {
   function fail(mine, text) {
     mine.exitCode = 1;
     try {
-      runtime.write(2, `${text}\n`);
+      runtime.write(2, encode(`${text}\n`));
     } catch {
       // Its stderr is closed or full: the exit code says it.
     }
@@ -160,7 +164,7 @@ export function serve(runtime) {
     const left = timers.millisecondsLeft(mine.waiting);
     if (left === undefined) {
       // One turn of the event loop, in which rejections nobody handled are reported.
-      setImmediate(() => answer(mine));
+      runtime.nextTurn(() => answer(mine));
     } else {
       setTimeout(() => mine === call && awaitTimers(mine), left);
     }
@@ -178,6 +182,7 @@ export function serve(runtime) {
     const mine = call;
     if (mine === undefined) return;
     mine.exitCode = code;
+    // Not in a microtask: those that wait are lost with what is terminated.
     setImmediate(() => end(mine));
     session.post("Runtime.terminateExecution");
     // V8 looks whether it is to terminate when a loop starts again.
@@ -222,7 +227,7 @@ export function serve(runtime) {
     const mine = call ?? { exitCode: 0 };
     fail(mine, (inPromise ? "Uncaught (in promise) " : "Uncaught ") + describe(error));
   });
-  openRequests(onMessage);
+  openRequests(runtime, onMessage);
   open(0, "127.0.0.1");
   send({ inspector: url() });
 }
@@ -233,12 +238,9 @@ function messageOf({ description }) {
 }
 
 /** Have `onMessage` called with each message from the agent, which is 4 bytes of length and that much JSON. */
-function openRequests(onMessage) {
+function openRequests(runtime, onMessage) {
   let received = new Bytes(0);
-  const socket = new Socket({ fd: REQUESTS, readable: true, writable: false });
-  // Its own, as node:net looks for them when data comes.
-  for (const name of ["push", "emit", "read", "_read"]) socket[name] = socket[name];
-  socket.on("data", (data) => {
+  runtime.read(REQUESTS, (data) => {
     received = received.length === 0 ? data : joined(received, data);
     while (received.length >= 4) {
       const end = 4 + received[0] * 2 ** 24 + received[1] * 2 ** 16 + received[2] * 2 ** 8 + received[3];
@@ -251,14 +253,12 @@ function openRequests(onMessage) {
 }
 
 /** A function that sends a message to the agent. */
-function openResults() {
-  const socket = new Socket({ fd: RESULTS, readable: false, writable: true });
-  const write = socket.write.bind(socket);
+function sender(runtime) {
   return (message) => {
     const data = encode(`....${stringify(message)}`);
     const size = data.length - 4;
     for (let place = 0; place < 4; place++) data[place] = size >>> (24 - 8 * place);
-    write(data);
+    runtime.write(RESULTS, data);
   };
 }
 

@@ -8,9 +8,10 @@ import { createRequire } from "node:module";
 
 const GATE = /\b(?:import|export|const|let|var|function|class)\b/;
 const OTHER_KIND = { const: "var", let: "var", var: "let" };
+const OPTIONS = { ecmaVersion: "latest", allowAwaitOutsideFunction: true, allowHashBang: true };
 
 const require = createRequire(import.meta.url);
-let acorn;
+let Parser;
 
 /**
  * The cell's source as V8 is to have it; lines stay where they are. `taken` are names of which V8 said that they are
@@ -40,28 +41,54 @@ function rewritten(source, program, taken) {
 }
 
 function parse(source, sourceType) {
-  // Loaded when first needed, which a cell of plain expressions does not.
-  acorn ??= require("./acorn/acorn.mjs");
   try {
-    return acorn.parse(source, { ecmaVersion: "latest", sourceType, allowAwaitOutsideFunction: true, allowHashBang: true });
-  } catch {
-    if (sourceType === "script") throw new SyntaxError("no JavaScript");
+    return parser().parse(source, { ...OPTIONS, sourceType });
+  } catch (error) {
+    if (sourceType === "script") throw error;
     return undefined;
   }
 }
 
+/** Loaded when first needed, which a cell of plain expressions does not. */
+function parser() {
+  Parser ??= require("./acorn/acorn.mjs").Parser.extend(
+    (Base) =>
+      class extends Base {
+        raiseRecoverable(position, message) {
+          // What is exported may be of an earlier cell.
+          if (!message.startsWith("Export ")) super.raiseRecoverable(position, message);
+        }
+      },
+  );
+  return Parser;
+}
+
 function rewriteDeclaration(node, assigned, taken, edits) {
   if (node.type === "VariableDeclaration" && node.kind in OTHER_KIND) {
-    const names = node.declarations.flatMap((one) => namesIn(one.id));
-    let { kind } = node;
-    if (names.some((name) => taken.has(name))) kind = OTHER_KIND[kind];
-    else if (kind === "const" && !names.some((name) => assigned.has(name))) kind = "let";
-    edits.push([node.start, node.start + node.kind.length, kind.padEnd(node.kind.length)]);
+    rewriteVariables(node, assigned, taken, edits);
   } else if (node.id && taken.has(node.id.name)) {
     const kind = { ClassDeclaration: "var", FunctionDeclaration: "let" }[node.type];
     if (kind === undefined) return;
     edits.push([node.start, node.start, `${kind} ${node.id.name} = `], [node.end, node.end, ";"]);
   }
+}
+
+function rewriteVariables(node, assigned, taken, edits) {
+  const names = node.declarations.flatMap((one) => namesIn(one.id));
+  const others = names.filter((name) => !taken.has(name));
+  let { kind } = node;
+  if (kind === "const" && (others.length < names.length || !names.some((name) => assigned.has(name)))) kind = "let";
+  if (others.length === 0 || others.length === names.length) {
+    if (others.length === 0) kind = OTHER_KIND[kind];
+    edits.push([node.start, node.start + node.kind.length, kind.padEnd(node.kind.length)]);
+    return;
+  }
+  // Some of one kind and some of the other: declared first, and then assigned in one expression.
+  const those = names.filter((name) => taken.has(name));
+  const declared = `${kind} ${others.join(", ")}; ${OTHER_KIND[kind]} ${those.join(", ")}; (`;
+  edits.push([node.start, node.start + node.kind.length, declared]);
+  const end = node.declarations.at(-1).end;
+  edits.push([end, end, "); void 0"]);
 }
 
 function rewriteModuleSyntax(node, source, edits) {
@@ -71,13 +98,13 @@ function rewriteModuleSyntax(node, source, edits) {
       break;
     case "ExportNamedDeclaration":
       if (node.declaration) edits.push([node.start, node.declaration.start, ""]);
-      else edits.push([node.start, node.end, node.source ? `${load(node, source)};` : ";"]);
+      else edits.push([node.start, node.end, node.source ? `void ${load(node, source)};` : ";"]);
       break;
     case "ExportDefaultDeclaration":
       edits.push([node.start, node.declaration.start, ""]);
       break;
     case "ExportAllDeclaration":
-      edits.push([node.start, node.end, `${load(node, source)};`]);
+      edits.push([node.start, node.end, `void ${load(node, source)};`]);
       break;
   }
 }
@@ -101,7 +128,7 @@ function importOf(node, source) {
     const imported = `await __kernel__.importNames(${node.source.raw}, [${names}]${options(node, source)})`;
     statements.push(`let {${bindings.join(", ")}} = ${imported};`);
   }
-  if (statements.length === 0) statements.push(`${load(node, source)};`);
+  if (statements.length === 0) statements.push(`void ${load(node, source)};`);
   // As many lines as before, so that those below keep their numbers.
   const lines = source.slice(node.start, node.end).split("\n").length - 1;
   return statements.join(" ") + "\n".repeat(lines);
