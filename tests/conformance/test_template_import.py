@@ -158,6 +158,19 @@ def test_the_same_image_is_imported_once(with_python: Template, settings: Settin
     assert with_python.is_current
 
 
+@pytest.mark.parametrize("compress", ["gzip", "bzip2", "xz"])
+@pytest.mark.parametrize("kind", ["oci", "docker"])
+def test_a_compressed_archive_is_imported(settings: Settings, tmp_path: Path, compress: str, kind: str) -> None:
+    layers = [images.layer([file("a")])]
+    if kind == "oci":
+        archive = images.write_oci_archive(tmp_path / "image", images.write_layout(tmp_path / "layout", layers))
+    else:
+        archive = images.write_docker_archive(tmp_path / "image", layers)
+    subprocess.run([compress, archive], check=True)
+    [compressed] = tmp_path.glob("image.*")
+    assert (import_image(compressed, settings, "compressed").root / "a").read_bytes() == b"foreign"
+
+
 def test_one_of_several_images_is_chosen_by_its_tag(settings: Settings, tmp_path: Path) -> None:
     layout = images.write_layout(tmp_path / "layout", [images.layer([file("a")])], tags=["one", "two"])
     with pytest.raises(TemplateError, match="more than one image"):

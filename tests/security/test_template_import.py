@@ -146,7 +146,7 @@ def tools_stay(small: Settings) -> Iterator[None]:
     """The root with skopeo and umoci is as it was after all attacks."""
 
     def look() -> dict[str, tuple[int, int]]:
-        [root] = (small.data / "image-tools").glob("tools-*/root")
+        root = asyncio.run(image_tools.ensure(small, Silent()))
         return {str(path): (path.lstat().st_ino, path.lstat().st_ctime_ns) for path in root.rglob("*")}
 
     before = look()
@@ -175,6 +175,14 @@ def test_a_bomb_of_compressed_zeros_fills_only_its_own_disk(small: Settings, tmp
     assert sum(path.stat().st_size for path in layout.rglob("*")) < 4 * MIB
     with pytest.raises(TemplateError, match="no space left on device"):
         import_image(layout, small)
+    assert left_unfinished(small) == []
+
+
+def test_a_bomb_around_an_archive_fills_only_its_own_disk(small: Settings, tmp_path: Path) -> None:
+    image = tmp_path / "image.tar.gz"
+    image.write_bytes(gzip.compress(bytes(400 * MIB), 1))
+    with pytest.raises(TemplateError, match="No space left on device"):
+        import_image(image, small)
     assert left_unfinished(small) == []
 
 

@@ -2,23 +2,46 @@
 
 A script of its own: it runs in the gVisor sandbox in which the image is unpacked, with the guest's Python.
 
-    kind PATH       which of `oci`, `oci-archive` and `docker-archive` a folder or a tar archive is, or `unknown`; fails
-                    where a manifest is not what its digest says, which skopeo does not look at
-    config LAYOUT   as JSON, of the one image in an OCI layout: `architecture`, `os`, `environment`, `unpacked_bytes`
-                    (null where a layer is compressed)
+    kind PATH PLAIN   as JSON, which of `oci`, `oci-archive` and `docker-archive` a folder or a tar archive is, or
+                      `unknown`, and where it is: a compressed archive is unpacked to PLAIN. Fails where a manifest is
+                      not what its digest says, which skopeo does not look at
+    config LAYOUT     as JSON, of the one image in an OCI layout: `architecture`, `os`, `environment`, `unpacked_bytes`
+                      (null where a layer is compressed)
 """
 
+import bz2
+import gzip
 import hashlib
 import json
+import lzma
+import shutil
 import sys
 import tarfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+_OPENERS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
+_MAGIC_BYTES = 8
+_COPY_BYTES = 1024 * 1024
 _JSON_BYTES_MAX = 8 * 1024 * 1024
 _VARIABLES_MAX = 200
 _VARIABLE_CHARACTERS_MAX = 4096
+
+
+def unpacked(path: Path, plain: Path) -> Path:
+    """The archive, or its uncompressed content, written to `plain`."""
+    if path.is_dir():
+        return path
+    with path.open("rb") as file:
+        beginning = file.read(_MAGIC_BYTES)
+    opener = next((opener for magic, opener in _OPENERS.items() if beginning.startswith(magic)), None)
+    if opener is None:
+        return path
+    with opener(path) as compressed, plain.open("wb") as file:
+        shutil.copyfileobj(compressed, file, _COPY_BYTES)
+    return plain
 
 
 def kind(path: Path) -> str:
@@ -26,7 +49,7 @@ def kind(path: Path) -> str:
     if path.is_dir():
         _check_manifests(path.joinpath("index.json").read_bytes(), lambda name: (path / name).open("rb"))
         return "oci"
-    with tarfile.open(path) as archive:
+    with tarfile.open(path, "r:") as archive:
         members = {member.name.removeprefix("./"): member for member in archive if member.isfile()}
         if "oci-layout" not in members:
             return "docker-archive" if "manifest.json" in members else "unknown"
@@ -96,8 +119,22 @@ def _check_digest(digest: str, content: bytes) -> None:
 
 
 if __name__ == "__main__":
-    command, path = sys.argv[1:]
+    command, path, *rest = sys.argv[1:]
     try:
-        print(kind(Path(path)) if command == "kind" else json.dumps(config(Path(path))))
-    except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, tarfile.TarError) as error:
+        if command == "kind":
+            found = unpacked(Path(path), Path(rest[0]))
+            print(json.dumps([kind(found), str(found)]))
+        else:
+            print(json.dumps(config(Path(path))))
+    except (
+        OSError,
+        EOFError,
+        zlib.error,
+        lzma.LZMAError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        tarfile.TarError,
+    ) as error:
         raise SystemExit(f"it is malformed: {type(error).__name__}: {error}") from None

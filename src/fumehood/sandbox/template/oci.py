@@ -31,6 +31,8 @@ _READ_BYTES = 4 * MIB
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/@-]{0,255}")
 _LAYOUT = f"{image_tools.WORK}/image"
+_PLAIN = f"{image_tools.WORK}/plain.tar"
+_KINDS = ("oci", "oci-archive", "docker-archive")
 # Beside what changing files takes: without it, unpacking fails at the first device of an image. No device is made.
 _UNPACK_CAPABILITIES = (*workbench.CAPABILITIES, "CAP_MKNOD")
 _CODE = tuple(
@@ -144,10 +146,10 @@ class _Unpacking:
         """Bring the image onto the disk as an OCI layout; skopeo compares every layer with its digest."""
         progress = self._bench.workplace.progress
         progress.phase("reading the image", self._source.size_bytes // MIB)
-        transport = await self._transport()
+        transport, inside = await self._transport()
         # Compressing takes longer than all the rest; from docker's archives skopeo would say gzip of what is not.
         plain = ["--dest-oci-accept-uncompressed-layers"] if transport != "docker-archive" else []
-        reference = f"{transport}:{self._inside}" + (f":{self._source.tag}" if self._source.tag else "")
+        reference = f"{transport}:{inside}" + (f":{self._source.tag}" if self._source.tag else "")
         await self._run(
             [
                 *("skopeo", "--tmpdir", image_tools.WORK, "--override-os", "linux", "copy", "--quiet"),
@@ -195,17 +197,20 @@ class _Unpacking:
             unpacked_bytes,
         )
 
-    async def _transport(self) -> str:
-        kind = (await self._look("kind", self._inside)).strip()
-        if kind not in ("oci", "oci-archive", "docker-archive"):
+    async def _transport(self) -> tuple[str, str]:
+        """How skopeo is to read the image, and where it is: told by a program that read it, so a choice of a few."""
+        said = (await self._look("kind", self._inside, _PLAIN)).strip()
+        known = [(kind, path) for kind in _KINDS for path in (self._inside, _PLAIN)]
+        found = next((one for one in known if said == json.dumps(one)), None)
+        if found is None:
             raise TemplateError(
                 f"{self._source.path} is no image: an OCI archive has a file oci-layout, one of docker manifest.json"
             )
-        return kind
+        return found
 
-    async def _look(self, command: str, path: str) -> str:
+    async def _look(self, command: str, *paths: str) -> str:
         script = resources.files("fumehood.sandbox.template").joinpath("image_inside.py").read_text()
-        argv = foreign.guest_python(["-c", script, command, path])
+        argv = foreign.guest_python(["-c", script, command, *paths])
         return await self._run(argv, "looking at the image", _LOOK_SECONDS, None)
 
     async def _run(self, argv: list[str], what: str, seconds: float, total_bytes: int | None) -> str:
