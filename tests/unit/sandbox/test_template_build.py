@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import shutil
 import signal
 import stat
@@ -109,9 +110,10 @@ def test_a_killed_build_leaves_no_template_and_the_next_ones_succeed(new_setting
 
 def test_an_interrupt_from_the_keyboard_takes_everything_away(new_settings: Settings) -> None:
     with building(new_settings) as process:
-        read_until(process, "step Fetching")
+        said = read_until(process, "step Fetching")[-1]
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=SECONDS)
+    assert re.fullmatch(r"step Fetching \S+, [\d.]+ of [\d.]+ MB \d+ \d+", said)
     assert processes_that_name(new_settings.data) == []
     assert catalog.list_templates(new_settings) == []
     assert left_unfinished(new_settings) == []
