@@ -34,6 +34,7 @@ def linked(tmp_path: Path) -> Path:
     compile_library(cuda / "libcudart.so.13", VERSIONED, f"-Wl,--version-script={cuda}/map")
     compile_library(cuda / "libnccl.so.2", PLAIN)
     compile_library(packages / "libuser.so", USER, str(cuda / "libcudart.so.13"), str(cuda / "libnccl.so.2"))
+    (packages / "v0.7.some-table.parquet").write_text("no library, whatever its name is like")
     return packages
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from fumehood.sandbox.template import build, interpreter, key, recipe
 from fumehood.sandbox.template.errors import TemplateError
-from fumehood.sandbox.template.recipe import Recipe
+from fumehood.sandbox.template.recipe import NpmPackages, ProgramWheel, Recipe
 
 RECIPE = Recipe("small", ("python3", "jq"), ("numpy==2.4.6",), ("numpy",))
 
@@ -25,8 +25,16 @@ def key_of(wanted: Recipe = RECIPE, codename: str = "bookworm", architecture: st
         replace(RECIPE, wheels=("numpy==2.4.7",)),
         replace(RECIPE, wheels=("numpy==2.4.6", "six==1.17.0")),
         replace(RECIPE, imports=()),
+        replace(RECIPE, checks=("import numpy",)),
+        replace(RECIPE, cuda_stand_ins=True),
+        replace(RECIPE, programs=(ProgramWheel("deno==2.9.8", {"deno": "usr/local/bin/deno"}, {}),)),
+        replace(RECIPE, npm=NpmPackages("{}", "{}")),
+        replace(RECIPE, files={"etc/motd": ""}),
     ],
-    ids=["name", "fewer packages", "other packages", "other pin", "more pins", "imports"],
+    ids=[
+        *("name", "fewer packages", "other packages", "other pin", "more pins", "imports", "checks", "stand-ins"),
+        *("programs", "npm packages", "files"),
+    ],
 )
 def test_the_key_changes_with_each_part_of_the_recipe(changed: Recipe) -> None:
     assert key_of(changed) != key_of()
@@ -38,9 +46,13 @@ def test_the_key_changes_with_the_release_and_the_architecture() -> None:
 
 def test_the_key_covers_the_code_that_builds() -> None:
     template = build.ingredients(RECIPE, "bookworm", "x86_64")["build_code"]
+    without_cuda = build.ingredients(replace(RECIPE, cuda_stand_ins=True), "bookworm", "x86_64")["build_code"]
     python = interpreter.ingredients("bookworm", "x86_64")["build_code"]
     folder = Path(build.__file__).parent
-    assert template == key.of_files([folder / "build.py", folder / "debian.py"], folder)
+    files = [folder / f"{name}.py" for name in ("build", "debian", "npm", "programs", "wheels")]
+    assert template == key.of_files(files, folder)
+    more = [folder / "cuda_stand_ins.py", folder / "make_cuda_stand_ins.py"]
+    assert without_cuda == key.of_files([*files, *more], folder)
     assert python == key.of_files([folder / "interpreter.py", folder / "debian.py"], folder)
 
 

@@ -1,6 +1,6 @@
 """Builds a template's root file system from a recipe.
 
-Everything that decides what comes out is in the recipe and in the files of `CODE`: their content is part of the key.
+Everything that decides what comes out is in the recipe and in the files of `_CODE`: their content is part of the key.
 """
 
 import asyncio
@@ -25,16 +25,18 @@ HOME = "/home/sandbox"
 HOST_NAME = "sandbox"
 GUEST_MOUNT_POINT = "/.fumehood"
 
-CODE = (
-    Path(__file__),
-    *(Path(str(module.__file__)) for module in (cuda_stand_ins, debian, make_cuda_stand_ins, npm, programs, wheels)),
-)
+_CODE = (Path(__file__), *(Path(str(module.__file__)) for module in (debian, npm, programs, wheels)))
+_CUDA_CODE = tuple(Path(str(module.__file__)) for module in (cuda_stand_ins, make_cuda_stand_ins))
 _TRIAL_SECONDS = 600
 _FONT_LIST_MAX_BYTES = 4 * 1024 * 1024
-# Imports what the recipe promises and says which versions came; the import of pyplot writes matplotlib's font list.
+# Imports what the recipe promises, runs its checks and says which versions came. The import of pyplot writes
+# matplotlib's font list.
 _TRIAL = """
 import importlib, json, sys
-modules = [importlib.import_module(name) for name in sys.argv[1:]]
+imports, checks = json.loads(sys.argv[1])
+modules = [importlib.import_module(name) for name in imports]
+for check in checks:
+    exec(check)
 print()
 print(json.dumps({m.__name__: str(getattr(m, "__version__", "")) for m in modules}))
 """
@@ -42,18 +44,20 @@ print(json.dumps({m.__name__: str(getattr(m, "__version__", "")) for m in module
 
 def ingredients(recipe: Recipe, codename: str, architecture: str) -> dict[str, object]:
     """What a template's key is made from."""
+    code = _CODE + (_CUDA_CODE if recipe.cuda_stand_ins else ())
     return {
         "name": recipe.name,
         "debian_packages": recipe.debian_packages,
         "wheels": recipe.wheels,
         "imports": recipe.imports,
+        "checks": recipe.checks,
         "cuda_stand_ins": recipe.cuda_stand_ins,
         "programs": recipe.programs,
         "npm": recipe.npm,
         "files": dict(recipe.files),
         "codename": codename,
         "architecture": architecture,
-        "build_code": key.of_files(CODE, Path(__file__).parent),
+        "build_code": key.of_files(code, Path(__file__).parent),
     }
 
 
@@ -139,7 +143,7 @@ def _harden(root: Path) -> int:
 
 
 async def _try_in_gvisor(workplace: Workplace, root: Path, recipe: Recipe, runsc: str) -> dict[str, str]:
-    """Import what the recipe promises, as the user and inside gVisor; the versions that came.
+    """Import what the recipe promises and run its checks, as the user and inside gVisor; the versions that came.
 
     This is the first time that code of the Python packages runs. What it wrote to its cache is kept.
     """
@@ -152,7 +156,7 @@ async def _try_in_gvisor(workplace: Workplace, root: Path, recipe: Recipe, runsc
     completed = await oneshot.run(
         runsc,
         root,
-        [wheels.PYTHON, "-c", _TRIAL, *recipe.imports],
+        [wheels.PYTHON, "-c", _TRIAL, json.dumps([recipe.imports, recipe.checks])],
         uid=USER_ID,
         mounts=[oneshot.Mount(cache, "/mnt", writable=True)],
         environment={"HOME": HOME, "MPLCONFIGDIR": "/mnt"},
@@ -160,9 +164,9 @@ async def _try_in_gvisor(workplace: Workplace, root: Path, recipe: Recipe, runsc
         timeout_seconds=_TRIAL_SECONDS,
     )
     if completed.exit_code is None:
-        raise TemplateError(f"the finished template does not import what it should within {_TRIAL_SECONDS} s in gVisor")
+        raise TemplateError(f"the finished template does not pass its trial in gVisor within {_TRIAL_SECONDS} s")
     if completed.exit_code != 0:
-        raise TemplateError(f"the finished template does not import what it should in gVisor:\n{completed.stderr}")
+        raise TemplateError(f"the finished template does not pass its trial in gVisor:\n{completed.stderr}")
     await asyncio.to_thread(_keep_font_lists, cache, root)
     await asyncio.to_thread(shutil.rmtree, cache)
     return json.loads(completed.stdout.splitlines()[-1])

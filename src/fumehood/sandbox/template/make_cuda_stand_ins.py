@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 LIBRARY = re.compile(r"lib(cu|nccl|nv).*\.so(\.\d+)*")
+_SHARED_OBJECT = re.compile(r"\.so(\.\d+)*$")
 # Symbols without a version do not say which library they are of: these are CUDA's by their names.
 _SYMBOL = re.compile(r"_*(cu|nccl|nv)\w*")
 _NEEDED = re.compile(r"\(NEEDED\).*\[(.+)\]")
@@ -29,7 +30,7 @@ _NO_DEVICE = 100
 
 def main(packages: Path, target: Path) -> None:
     """Make a stand-in in `target` for each CUDA library that something in `packages` is linked to and lacks."""
-    files = [file for file in packages.rglob("*.so*") if file.is_file() and not file.is_symlink()]
+    files = [file for file in packages.rglob("*.so*") if _SHARED_OBJECT.search(file.name) and file.is_file()]
     brought = {file.name for file in files}
     linked: list[Path] = []
     wanted: set[str] = set()

@@ -42,6 +42,8 @@ class Recipe:
     """Pins, `name==version`, of every Python package, dependencies included: nothing is resolved at build time."""
     imports: tuple[str, ...] = ()
     """Modules that the finished template must be able to import inside gVisor."""
+    checks: tuple[str, ...] = ()
+    """Python code that must run there, after these imports."""
     requirements: tuple[str, ...] = ()
     """The Python packages that were asked for; `wheels` are these and all that they need."""
     left_out: tuple[str, ...] = ()
@@ -69,6 +71,7 @@ def load(name: str) -> Recipe:
         debian_packages=_every(tables, "debian_packages"),
         wheels=_pins(folder() / f"{name}.txt"),
         imports=_every(tables, "imports"),
+        checks=_every(tables, "checks"),
         requirements=_every(tables, "python_packages"),
         left_out=_every(tables, "left_out"),
         cuda_stand_ins=any(table.get("cuda_stand_ins", False) for table in tables),
