@@ -102,9 +102,9 @@ def test_imagemagick_reads_pdf(standard: Session) -> None:
     assert made.startswith("PNG image data, 100 x 50")
 
 
-def test_there_is_a_font_with_chinese_japanese_and_korean(standard: Session) -> None:
-    for language in ("zh-cn", "ja", "ko"):
-        assert "DroidSansFallback" in printed(standard, f"fc-list :lang={language} file")
+@pytest.mark.parametrize("character", ["中", "漢", "あ", "ア", "한"])
+def test_there_is_a_font_with_chinese_japanese_and_korean(standard: Session, character: str) -> None:
+    assert "wqy-zenhei" in printed(standard, f"fc-list :charset={ord(character):x} file")
 
 
 @pytest.mark.parametrize("folder", ["~", "/tmp"])
