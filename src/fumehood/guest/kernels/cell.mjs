@@ -7,8 +7,7 @@ import { rewrite } from "./syntax.mjs";
 // The cell then starts in a microtask of its own: no frame of the kernel's is below it, and V8 can terminate it, which
 // it could not inside the inspector's call. The value is undefined, as that of a cell of declarations should be.
 const PREFIX = "await void 0;";
-const ALREADY_DECLARED = /^Identifier '(.+)' has already been declared$/;
-const OBJECT_LITERAL = /^\s*\{[^]*\}\s*$/;
+const ALREADY_DECLARED = /^SyntaxError: Identifier '(.+)' has already been declared/;
 const NOT_OF_THE_USER = /^(?:ext:|node:internal\/)/;
 
 const KERNEL_FOLDER = new URL(".", import.meta.url).href;
@@ -34,7 +33,7 @@ export class Cell {
     this.#code = code;
     this.#script = language === "typescript" ? this.#removeTypes(code) : code;
     // As at a prompt, braces around the whole are an object where they can be one.
-    this.#asObject = OBJECT_LITERAL.test(this.#script);
+    this.#asObject = hasBracesAround(this.#script);
     keepCell(this.name, this);
     forgetCell(`cell-${number - CELLS_KEPT}.js`);
     forgetCell(`cell-${number - CELLS_KEPT}.ts`);
@@ -47,13 +46,13 @@ export class Cell {
     return `${PREFIX}${rewrite(source, this.#taken)}\n//# sourceURL=${this.name}`;
   }
 
-  /** Whether there is another way to read it, now that V8 did not compile it: then `source` is another. */
-  reconsider(message) {
+  /** Whether there is another way to read it, now that V8 says that it does not compile: then `source` is another. */
+  reconsider(description) {
     if (this.#asObject) {
       this.#asObject = false;
       return true;
     }
-    const name = ALREADY_DECLARED.exec(message)?.[1];
+    const name = ALREADY_DECLARED.exec(description)?.[1];
     if (name === undefined || this.#taken.has(name)) return false;
     this.#taken.add(name);
     return true;
@@ -91,11 +90,12 @@ export class Cell {
     return new CellSyntaxError(this.#describe(Number(line), marker.length + 1, message));
   }
 
-  /** What is wrong with it, and where, from what the inspector says of the exception, and its message. */
-  describeSyntaxError(details, message) {
+  /** What is wrong with it, and where, from what the inspector says of the exception. */
+  describeSyntaxError(details, description) {
+    const [message] = description.split("\n");
     const [line, column] = this.place(details.lineNumber + 1, details.columnNumber + 1);
     const hint = this.#code.split("\n")[line - 1]?.[column - 1] === "@" ? " (decorators are not supported)" : "";
-    return this.#describe(line, column, `SyntaxError: ${message}${hint}`);
+    return this.#describe(line, column, `${message}${hint}`);
   }
 
   #describe(line, column, message) {
@@ -109,10 +109,22 @@ export class Cell {
 
   /** Where in the user's code a place in the evaluated code is; lines and columns count from 1. */
   place(line, column) {
-    if (line === 1) column = Math.max(column - this.#prefix.length, 1);
+    if (line === 1 && column > this.#prefix.length) column -= this.#prefix.length;
     const entry = this.#map?.findEntry(line - 1, column - 1);
     return entry?.originalLine === undefined ? [line, column] : [entry.originalLine + 1, entry.originalColumn + 1];
   }
+}
+
+function hasBracesAround(text) {
+  let start = 0;
+  let end = text.length - 1;
+  while (isSpace(text[start])) start++;
+  while (isSpace(text[end])) end--;
+  return start < end && text[start] === "{" && text[end] === "}";
+}
+
+function isSpace(character) {
+  return character === " " || character === "\n" || character === "\t" || character === "\r";
 }
 
 /** One line of a stack trace, or undefined for what is not the user's. */

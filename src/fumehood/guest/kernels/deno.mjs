@@ -13,10 +13,8 @@ const READ_BYTES = 1024 * 1024;
 const library = Deno.dlopen("libc.so.6", {
   read: { parameters: ["i32", "buffer", "usize"], result: "isize", nonblocking: true },
   write: { parameters: ["i32", "buffer", "usize"], result: "isize" },
-  getpid: { parameters: [], result: "i32", nonblocking: true },
 });
-const { read: readSome, write: writeSome, getpid: askAnotherThread } = library.symbols;
-const then = Function.prototype.call.bind(Promise.prototype.then);
+const { read: readSome, write: writeSome } = library.symbols;
 const { exit } = Deno;
 const subarray = Function.prototype.call.bind(Uint8Array.prototype.subarray);
 const slice = Function.prototype.call.bind(Uint8Array.prototype.slice);
@@ -47,7 +45,6 @@ export function start(importer) {
     read,
     write,
     inspect: (value) => inspect(value, { strAbbreviateSize: Infinity }),
-    nextTurn: (callback) => then(askAnotherThread(), callback),
     // Terminated inside a callback of the event loop, Deno would end; inside a microtask it goes on.
     callTimer: (callback) => queue(callback),
     ignoreInterrupts: () => Deno.addSignalListener("SIGINT", () => {}),

@@ -34,7 +34,8 @@ const copyInto = uncurry(Bytes.prototype.set);
 const onPromise = v8.promiseHooks.onInit;
 const then = uncurry(Promise.prototype.then);
 const errorText = uncurry(Error.prototype.toString);
-const { setTimeout, setImmediate, queueMicrotask: queue } = globalThis;
+const done = Promise.resolve();
+const { setTimeout, setImmediate } = globalThis;
 const { now } = Date;
 
 /**
@@ -47,7 +48,6 @@ const { now } = Date;
  * - `replaceExit(leave)`: has `leave(code)` called where user code ends the process
  * - `onUncaught(report)`: has `report(error, inPromise)` called where an error would end it
  * - `ignoreInterrupts()`: has SIGINT, which is for the programs that user code runs, not end it
- * - `nextTurn(callback)`: calls it once errors that nobody handled are reported
  * - `callTimer(callback)`: calls what a timer is for
  */
 export function serve(runtime) {
@@ -74,11 +74,18 @@ export function serve(runtime) {
       waiting: undefined,
       interrupted: false,
     });
-    try {
+    guard(mine, () => {
       timers.startCall();
       evaluate(mine, new Cell(message.code, message.language, ++count));
+    });
+  }
+
+  /** Do a part of a call's work; what goes wrong in it, as where user code replaced what all code uses, ends the call. */
+  function guard(mine, work) {
+    if (mine !== call) return;
+    try {
+      work();
     } catch (error) {
-      // Beside errors of syntax, what user code does by replacing what everybody uses.
       fail(mine, error instanceof CellSyntaxError ? error.message : describe(error));
       answer(mine);
     }
@@ -96,23 +103,29 @@ export function serve(runtime) {
     });
     session.post("Runtime.evaluate", { expression, replMode: true, objectGroup: "cell" }, (_, response) => {
       const details = response?.exceptionDetails;
-      queue(() => details !== undefined && !begun && mine === call && reconsider(mine, cell, details));
+      if (details !== undefined) then(done, () => guard(mine, () => begun || reconsider(mine, cell, details)));
     });
     stop();
     if (!begun) return;
     mine.evaluation = evaluation;
     then(
       evaluation,
-      (completion) => mine === call && settle(mine, completion[".repl_result"]),
-      (error) => mine === call && failWith(mine, error, "Uncaught "),
+      (completion) => guard(mine, () => settle(mine, completion[".repl_result"])),
+      (error) => guard(mine, () => failWith(mine, error, "Uncaught ")),
     );
   }
 
   /** It did not compile as it was read first. */
   function reconsider(mine, cell, details) {
-    const message = messageOf(details.exception);
-    if (cell.reconsider(message)) return evaluate(mine, cell);
-    fail(mine, cell.describeSyntaxError(details, message));
+    const { description } = details.exception;
+    let told;
+    try {
+      if (cell.reconsider(description)) return evaluate(mine, cell);
+      told = cell.describeSyntaxError(details, description);
+    } catch {
+      told = description;
+    }
+    fail(mine, told);
     answer(mine);
   }
 
@@ -121,8 +134,8 @@ export function serve(runtime) {
     if (!isPromise(value)) return echo(mine, value);
     then(
       value,
-      (result) => mine === call && echo(mine, result),
-      (error) => mine === call && failWith(mine, error, "Uncaught (in promise) "),
+      (result) => guard(mine, () => echo(mine, result)),
+      (error) => guard(mine, () => failWith(mine, error, "Uncaught (in promise) ")),
     );
   }
 
@@ -164,9 +177,9 @@ export function serve(runtime) {
     const left = timers.millisecondsLeft(mine.waiting);
     if (left === undefined) {
       // One turn of the event loop, in which rejections nobody handled are reported.
-      runtime.nextTurn(() => answer(mine));
+      setImmediate(() => answer(mine));
     } else {
-      setTimeout(() => mine === call && awaitTimers(mine), left);
+      setTimeout(() => guard(mine, () => awaitTimers(mine)), left);
     }
   }
 
@@ -230,11 +243,6 @@ export function serve(runtime) {
   openRequests(runtime, onMessage);
   open(0, "127.0.0.1");
   send({ inspector: url() });
-}
-
-/** The message of a SyntaxError, of what the inspector says of it: `SyntaxError: …` and a stack. */
-function messageOf({ description }) {
-  return description.split("\n")[0].replace(/^SyntaxError: /, "");
 }
 
 /** Have `onMessage` called with each message from the agent, which is 4 bytes of length and that much JSON. */

@@ -44,7 +44,6 @@ serve({
   read,
   write,
   inspect: (value) => inspect(value, { maxStringLength: Infinity }),
-  nextTurn: setImmediate,
   callTimer: (callback) => callback(),
   ignoreInterrupts: () => process.on("SIGINT", () => {}),
   replaceExit(leave) {
