@@ -76,7 +76,7 @@ class Settings(BaseSettings):
     request_body_timeout_seconds: int = Field(default=120, description="longest wait for a request's body")
 
     template: str = Field(default="standard", description="template that sessions start from")
-    template_max_bytes: int = Field(
+    template_max_bytes: Bytes = Field(
         default=24 * GIB, ge=32 * MIB, description="disk for making a template of one's own, all that it takes included"
     )
     session_timeout_seconds: int = Field(

@@ -140,7 +140,7 @@ def test_a_full_disk_is_told_with_another_folder_as_remedy(small_disk: Path) -> 
 def test_what_is_not_built_is_told_with_the_command_that_builds_it(tmp_path: Path) -> None:
     settings = Settings(data=tmp_path)
     template, guest = machine.check_template(settings), machine.check_guest_runtime(settings)
-    assert (template.ok, template.is_essential, template.remedy) == (False, False, "fumehood template build base")
+    assert (template.ok, template.is_essential, template.remedy) == (False, False, "fumehood template build standard")
     assert (guest.ok, guest.is_essential, guest.remedy) == (False, False, "fumehood template build")
 
 
@@ -159,6 +159,7 @@ def test_a_template_that_does_not_exist_is_told_with_one_that_does(tmp_path: Pat
     assert check == Check(
         "template",
         False,
-        "template: there is no recipe called 'bass'; there is base",
+        "there is no template 'bass'; there is base, full, standard. `fumehood template build --from` and "
+        "`fumehood template import` make others",
         "export FUMEHOOD_TEMPLATE=base",
     )

@@ -14,7 +14,12 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ("executeCode", {}, "arguments.code", "needs it"),
     ("executeCode", {"language": "python"}, "arguments.code", "needs it"),
     ("executeCode", {"code": "1"}, "arguments.language", "python"),
-    ("executeCode", {"code": "1", "language": "javascript"}, "arguments.language", "javascript"),
+    (
+        "executeCode",
+        {"code": "1", "language": "javascript", "runtime": "python"},
+        "arguments.runtime",
+        "deno or nodejs",
+    ),
     ("executeCode", {"code": "1", "language": "python", "runtime": "deno"}, "arguments.runtime", "deno"),
     ("executeCode", {"code": _LONE, "language": "python"}, "arguments.code", "Unicode"),
     ("executeCommand", {}, "arguments.command", "needs it"),
