@@ -70,6 +70,13 @@ async def test_starts_at_once_make_one_image(machine: Machine) -> None:
         assert [path.name for path in (machine.data / "warm").iterdir()] == [images_of(machine)[0].name]
 
 
+async def test_where_no_image_can_be_kept_sessions_start_cold(machine: Machine) -> None:
+    (machine.data / "warm").touch()
+    async with host_of(machine, machine.base.root) as host:
+        assert await output(host, machine, "execute", _IS_WARM) == "False\n"
+    (machine.data / "warm").unlink()
+
+
 @pytest.fixture
 def without_python(base_spec: SandboxSpec, tmp_path: Path) -> Path:
     """The root of a template that has all of `base` but its Python."""

@@ -140,7 +140,8 @@ def _touched(image: Path) -> Path | None:
     """The image, if it is there, its time set to now: what nobody uses is removed some day."""
     try:
         os.utime(image)
-    except FileNotFoundError:
+    except OSError:
+        # It is not there, or nothing can be there: a session then starts cold.
         return None
     return image
 
