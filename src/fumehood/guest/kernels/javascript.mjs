@@ -34,7 +34,6 @@ const copyInto = uncurry(Bytes.prototype.set);
 const onPromise = v8.promiseHooks.onInit;
 const then = uncurry(Promise.prototype.then);
 const errorText = uncurry(Error.prototype.toString);
-const done = Promise.resolve();
 const { setTimeout, setImmediate } = globalThis;
 const { now } = Date;
 
@@ -97,15 +96,23 @@ export function serve(runtime) {
     const expression = cell.source;
     let evaluation;
     let begun = false;
+    let failure;
+    let posted = false;
+    function considerFailure() {
+      if (!begun && failure !== undefined) guard(mine, () => reconsider(mine, cell, failure));
+    }
     const stop = onPromise((promise) => {
       if (evaluation === undefined) evaluation = promise;
       else begun = true;
     });
     session.post("Runtime.evaluate", { expression, replMode: true, objectGroup: "cell" }, (_, response) => {
-      const details = response?.exceptionDetails;
-      if (details !== undefined) then(done, () => guard(mine, () => begun || reconsider(mine, cell, details)));
+      failure = response?.exceptionDetails;
+      // Node calls this before `post` returns, Deno afterwards.
+      if (posted) considerFailure();
     });
     stop();
+    posted = true;
+    considerFailure();
     if (!begun) return;
     mine.evaluation = evaluation;
     then(
