@@ -1,5 +1,6 @@
 """What sandboxes leave on this machine: processes, mounts, control groups, loop devices and files."""
 
+import os
 import subprocess
 from collections.abc import Iterable
 from contextlib import suppress
@@ -55,8 +56,10 @@ def _mounts(data: Path) -> set[str]:
 
 
 def _groups(sandbox_ids: set[str]) -> set[str]:
-    groups = [*_CGROUPS.glob("fumehood/*"), *_CGROUPS.glob("*/fumehood/*")]
-    return {f"group {path}" for path in groups if path.is_dir() and path.name in sandbox_ids}
+    tops = [_CGROUPS / "fumehood", *(controller / "fumehood" for controller in _CGROUPS.iterdir())]
+    # Unlike a glob, a walk goes on where a group goes away meanwhile.
+    groups = [Path(at, name) for top in tops for at, names, _ in os.walk(top) for name in names]
+    return {f"group {path}" for path in groups if path.name in sandbox_ids}
 
 
 def _loop_devices(data: Path) -> set[str]:

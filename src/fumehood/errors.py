@@ -89,6 +89,10 @@ class SandboxLostError(FumehoodError):
         self.reason = reason
 
 
+class ImageError(FumehoodError):
+    """An image of a session's state cannot be made, or is not to be used: the message says why."""
+
+
 class TemplateUnavailableError(FumehoodError):
     """No session can start from the template that is named; the message says which there are."""
 

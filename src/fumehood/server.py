@@ -9,7 +9,7 @@ import signal
 import socket
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -28,14 +28,18 @@ from fumehood.extension.templates import TemplateChoices, TemplateSummary
 from fumehood.identity.policies import authorise
 from fumehood.identity.principals import Principals, make_credentials
 from fumehood.interpreters import Interpreters
-from fumehood.sandbox import network
-from fumehood.sandbox.contract import Isolation, SandboxSpec
+from fumehood.sandbox import machine, network
+from fumehood.sandbox.admission import Admission
+from fumehood.sandbox.contract import Isolation, SandboxSpec, Sizes
 from fumehood.sandbox.gvisor import Gvisor
-from fumehood.sandbox.host import Host, StartSandbox
+from fumehood.sandbox.host import Host, SandboxKind, StartSandbox
+from fumehood.sandbox.states import States
 from fumehood.sandbox.template import catalog, guest_runtime
 from fumehood.sandbox.template.available import Templates
 from fumehood.sandbox.template.catalog import Template
 from fumehood.sandbox.warm import WarmImages
+from fumehood.sessions.hibernation import Hibernation
+from fumehood.sessions.lifecycle import Lifecycle
 from fumehood.sessions.recovery import purge, recover
 from fumehood.sessions.service import Sessions
 from fumehood.settings import Settings
@@ -136,34 +140,46 @@ def _only_server(data: Path) -> Generator[None]:
 
 @asynccontextmanager
 async def _running(settings: Settings, template: Template) -> AsyncGenerator[Fumehood]:
-    engine = Gvisor(settings.runsc, settings.data)
+    memory_bytes = settings.memory_bytes or machine.memory_for_sandboxes()
+    engine = Gvisor(settings.runsc, settings.data, memory_bytes)
     isolation = await engine.probe()
-    await engine.clean_up()
     make_credentials(settings.data / "credentials", settings.account_id)
     principals = Principals.load(settings.data / "credentials")
     database = await Database.open(settings.database)
     try:
-        images = WarmImages(engine, settings.data / "warm")
-        host = Host(engine, isolation, images, lambda request: _sandbox_spec(request, template.guest, settings))
-        await host.warm_up(template.id)
+        host = Host(
+            engine,
+            isolation,
+            WarmImages(engine, settings.data / "warm"),
+            States(settings.data / "images"),
+            Admission(memory_bytes, engine.memory_used, settings.data, settings.disk_reserve_bytes),
+            partial(_sandbox_spec, template.guest, settings),
+            settings.pool_min,
+            settings.pool_max,
+        )
+        lifecycle = Lifecycle(database, host, host.remove_image)
+        host_id = _host_id(settings.data)
+        await recover(database, host, lifecycle, host_id)
+        await host.warm_up(SandboxKind(template.id, _default_sizes(settings)))
         templates = Templates(settings, template)
         interpreters = Interpreters(database, partial(_template_id, templates), settings)
-        host_id = _host_id(settings.data)
-        await recover(database, host_id)
-        sessions = Sessions(database, interpreters, host, host_id, settings)
+        hibernation = Hibernation(database, host, lifecycle, settings)
+        sessions = Sessions(database, interpreters, host, lifecycle, hibernation, host_id, settings)
         endpoint = Endpoint(settings, principals.find_key, authorise, operations(interpreters, sessions), _log_call)
-        files = FileTransfers(sessions.open_stream, settings.sandbox_disk_bytes)
+        files = FileTransfers(sessions.stream, settings.sandbox_disk_bytes)
         choices = TemplateChoices(
             partial(_template_summaries, templates), interpreters.get_template, interpreters.set_template
         )
         extension = Api(endpoint, authorise, [*files.routes, *choices.routes])
         purging = asyncio.ensure_future(_purge_for_ever(database, interpreters, settings))
+        hibernation.watch()
         try:
             yield Fumehood(settings, isolation, endpoint, extension, sessions)
         finally:
             purging.cancel()
+            await hibernation.close()
             await sessions.close()
-            await host.close()
+            await host.close(leave_running=settings.keep_sessions)
     finally:
         await database.close()
 
@@ -257,16 +273,22 @@ async def _template_summaries(templates: Templates) -> list[TemplateSummary]:
     ]
 
 
-def _sandbox_spec(request: StartSandbox, guest: Path, settings: Settings) -> SandboxSpec:
+def _default_sizes(settings: Settings) -> Sizes:
+    return Sizes(
+        settings.sandbox_cpus,
+        settings.sandbox_memory_bytes,
+        settings.sandbox_disk_bytes,
+        settings.sandbox_processes_max,
+    )
+
+
+def _sandbox_spec(guest: Path, settings: Settings, sandbox_id: str, request: StartSandbox) -> SandboxSpec:
     return SandboxSpec(
-        sandbox_id=request.sandbox_id,
-        root=catalog.root_of(request.template_id, settings),
+        sandbox_id=sandbox_id,
+        root=catalog.root_of(request.kind.template_id, settings),
         guest=guest,
         agent_argv=tuple(guest_runtime.guest_argv("fumehood.guest.agent")),
-        cpus=settings.sandbox_cpus,
-        memory_bytes=settings.sandbox_memory_bytes,
-        disk_bytes=settings.sandbox_disk_bytes,
-        processes_max=settings.sandbox_processes_max,
+        **asdict(request.kind.sizes),
         life_seconds=request.life_seconds,
         start_timeout_seconds=settings.sandbox_start_timeout_seconds,
         environment=network.WITHOUT,

@@ -105,6 +105,43 @@ class Settings(BaseSettings):
     sandbox_disk_bytes: Bytes = Field(default=10 * GIB, description="writable disk of a sandbox")
     sandbox_processes_max: int = Field(default=1_024, description="processes and threads that user code may have")
     sandbox_start_timeout_seconds: float = Field(default=60.0, description="longest wait for a sandbox to be ready")
+    pool_min: int = Field(
+        default=2, ge=0, description="sandboxes of the default template that are ready before anybody asks"
+    )
+    pool_max: int = Field(
+        default=8, ge=0, description="sandboxes that are ready at most, however many were asked for lately; 0 for none"
+    )
+    memory_bytes: Bytes | None = Field(
+        default=None,
+        description="memory of all sandboxes together; the machine's, less a tenth and at least 1 GiB, if not given",
+    )
+    disk_reserve_bytes: Bytes = Field(
+        default=2 * GIB, description="disk that sandboxes leave free for the database and all else"
+    )
+    keep_sessions: bool = Field(
+        default=False,
+        description="leave sessions running when the server is told to end, for the next one on the same data folder",
+    )
+    hibernate_after_seconds: float = Field(
+        default=300, ge=0, description="idle time after which a session is hibernated, its memory freed; 0 for never"
+    )
+    hibernate_with_tasks: bool = Field(default=False, description="hibernate idle sessions also while a task runs")
+    hibernate_with_busy_processes: bool = Field(
+        default=False, description="hibernate idle sessions also while their processes use the processor"
+    )
+    hibernate_with_connections: bool = Field(
+        default=False, description="hibernate idle sessions also while they have connections to outside"
+    )
+    images_max_bytes: Bytes = Field(
+        default=20 * GIB, description="disk for images of hibernated sessions and snapshots together"
+    )
+    snapshot_retention_seconds: int = Field(
+        default=7 * 86_400, ge=60, description="how long a snapshot is kept where the request names no time"
+    )
+    snapshots_max: int = Field(default=1_000, description="snapshots in an account")
+    health_check_seconds: float = Field(
+        default=30.0, gt=0, description="how often each sandbox is asked whether it still answers"
+    )
     runsc: str = Field(default="runsc", description="the gVisor runtime to use")
 
     @cached_property

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -316,16 +317,83 @@ _STARTER = """
 import asyncio, pickle, sys
 from pathlib import Path
 from typing import Any
+from fumehood.sandbox.contract import GuestRequest
 from fumehood.sandbox.gvisor import Gvisor
+
+CODE = b"import os; x = 41; pid = os.getpid(); open('file', 'w').write('kept'); os.system('sleep 100 &')"
 
 async def main():
     spec = pickle.loads(bytes.fromhex(sys.argv[2]))
-    await Gvisor("runsc", Path(sys.argv[1])).start(spec)
+    sandbox = await Gvisor("runsc", Path(sys.argv[1])).start(spec)
+    head = {"runtime": "python", "language": "python", "clear": False, "timeout_seconds": 60}
+    await sandbox.call(GuestRequest("execute", head, (CODE,)), 60, 1000)
     print("started", flush=True)
     await asyncio.sleep(1000)
 
 asyncio.run(main())
 """
+
+
+async def test_a_sandbox_outlives_the_process_that_started_it_and_another_takes_it_over_as_it_is(
+    machine: Machine,
+) -> None:
+    with _starter(machine) as process:
+        assert process.stdout is not None
+        assert await asyncio.to_thread(process.stdout.readline) == "started\n"
+    sandbox_id = machine.ids[-1]
+    engine = machine.make_engine()
+    assert engine.left_behind() == [sandbox_id]
+    adopted = await engine.adopt(sandbox_id)
+    assert adopted.spec == replace(machine.base, sandbox_id=sandbox_id)
+    assert await run(adopted, "print(x + 1, pid == os.getpid())") == "42 True\n"
+    assert await sh(adopted, "cat file; pgrep -c sleep") == "kept1\n"
+    assert (await adopted.usage()).memory_bytes > 0
+    end = await adopted.stop(EndReason.STOPPED)
+    assert end.reason is EndReason.STOPPED
+    assert end.usage.memory_peak_bytes > 0
+    assert end.usage.cpu_seconds > 0
+    await machine.until_nothing_is_left()
+
+
+async def test_an_adopted_sandbox_ends_at_its_deadline_and_at_a_new_one(machine: Machine) -> None:
+    with _starter(machine) as process:
+        assert process.stdout is not None
+        assert await asyncio.to_thread(process.stdout.readline) == "started\n"
+    adopted = await machine.make_engine().adopt(machine.ids[-1])
+    await adopted.set_life(1.0)
+    async with asyncio.timeout(30):
+        assert (await adopted.wait_end()).reason is EndReason.EXPIRED
+    await machine.until_nothing_is_left()
+
+
+@pytest.mark.parametrize("killed", [" boot ", "supervise.sh"])
+async def test_what_has_ended_meanwhile_cannot_be_adopted(machine: Machine, killed: str) -> None:
+    with _starter(machine) as process:
+        assert process.stdout is not None
+        assert await asyncio.to_thread(process.stdout.readline) == "started\n"
+    sandbox_id = machine.ids[-1]
+    for pid, line in sandbox_processes(machine.data).items():
+        if killed in line:
+            os.kill(pid, signal.SIGKILL)
+    engine = machine.make_engine()
+    await until(lambda: killed not in " ".join(sandbox_processes(machine.data).values()), "the end of it")
+    with pytest.raises(SandboxLostError):
+        await engine.adopt(sandbox_id)
+    await engine.clean_up(sandbox_id)
+    await machine.until_nothing_is_left()
+
+
+async def test_a_sandbox_whose_agent_does_not_end_it_is_killed_by_its_keeper(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fumehood.sandbox.keeper.GRACE_SECONDS", 0)
+    sandbox = await machine.engine.start(machine.spec(life_seconds=200))
+    await sandbox.pause()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(sandbox.set_life(1.0), 0.2)
+    async with asyncio.timeout(30):
+        assert (await sandbox.wait_end()).reason is EndReason.EXPIRED
+    await machine.until_nothing_is_left()
 
 
 @contextmanager
@@ -349,7 +417,7 @@ async def test_what_a_killed_process_left_running_is_cleaned_up_by_the_next(mach
             if "supervise.sh" in line:
                 os.kill(pid, signal.SIGKILL)
     assert sandbox_processes(machine.data)
-    await machine.make_engine().clean_up()
+    await machine.clean_up()
     await machine.until_nothing_is_left()
 
 
@@ -374,7 +442,7 @@ async def test_a_process_killed_at_any_moment_of_a_start_leaves_what_can_be_clea
     with _starter(machine) as process:
         await until(reached, f"moment {moment}")
         assert process.poll() is None
-    await machine.make_engine().clean_up()
+    await machine.clean_up()
     await machine.until_nothing_is_left()
     # And nothing comes up later: whoever was on the way to start it has ended.
     async with machine.sandbox() as sandbox:

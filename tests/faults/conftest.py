@@ -17,7 +17,12 @@ from tests.service import Service, Session, make_data_folder
 from tests.waiting import wait_until
 
 INTERPRETER = "aws.codeinterpreter.v1"
-_SETTINGS = {"FUMEHOOD_SANDBOX_MEMORY_BYTES": str(GIB), "FUMEHOOD_SANDBOX_DISK_BYTES": str(GIB)}
+_SETTINGS = {
+    "FUMEHOOD_SANDBOX_MEMORY_BYTES": str(GIB),
+    "FUMEHOOD_SANDBOX_DISK_BYTES": str(GIB),
+    # What these tests look for on the machine is of sessions alone.
+    "FUMEHOOD_POOL_MAX": "0",
+}
 
 
 @pytest.fixture(scope="package")

@@ -1,8 +1,8 @@
 """`sessions/{id}/files/{path}`: whole files of any size, streamed either way."""
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Any
 
 from fumehood.calls import Principal
@@ -13,7 +13,7 @@ from fumehood.sandbox.contract import GuestError, GuestRequest, GuestStream
 
 _PATH = r"sessions/(?P<sessionId>[0-9a-zA-Z]{1,40})/files/(?P<path>.+)"
 
-OpenStream = Callable[[Principal, str, GuestRequest], Awaitable[GuestStream]]
+OpenStream = Callable[[Principal, str, GuestRequest], AbstractAsyncContextManager[GuestStream]]
 
 
 class FileTransfers:
@@ -30,8 +30,8 @@ class FileTransfers:
 
     async def _get(self, request: Request, answer: Answer) -> None:
         session_id, path = request.call.parameters["sessionId"], request.call.parameters["path"]
-        stream = await self._open_stream(request.call.principal, session_id, GuestRequest("file.get", {"path": path}))
-        try:
+        wanted = GuestRequest("file.get", {"path": path})
+        async with self._open_stream(request.call.principal, session_id, wanted) as stream:
             stream.end()
             head = await in_time(stream.answer_head())
             size = _size_of(head, path)
@@ -56,18 +56,14 @@ class FileTransfers:
             if left:
                 raise GuestError("failed", "fewer bytes than announced")
             await answer.write(b"", more=False)
-        finally:
-            stream.abandon()
 
     async def _put(self, request: Request, answer: Answer) -> None:
         session_id, path = request.call.parameters["sessionId"], request.call.parameters["path"]
         if request.content_length is None:
             raise InvalidRequestError.of_field("content-length", "PUT needs the length of the file")
         file = {"path": path, "size": request.content_length}
-        stream = await self._open_stream(
-            request.call.principal, session_id, GuestRequest("files.write", {"files": [file]})
-        )
-        try:
+        wanted = GuestRequest("files.write", {"files": [file]})
+        async with self._open_stream(request.call.principal, session_id, wanted) as stream:
             async with aclosing(request.body(self._file_bytes_max)) as body:
                 async for piece in body:
                     await in_time(stream.send(piece))
@@ -76,8 +72,6 @@ class FileTransfers:
             head = await in_time(stream.answer_head())
             if "error" in head:
                 raise InvalidRequestError(f"The file cannot be written: {head['error']}")
-        finally:
-            stream.abandon()
         await answer.whole(204, {}, b"")
 
 

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
+from fumehood.guest.activity import outside_connections, user_cpu_seconds
 from fumehood.guest.commands import run_command
 from fumehood.guest.file_operations import OPERATIONS
 from fumehood.guest.files import serve_file_operation
@@ -119,6 +120,7 @@ class Agent:
             "warm": self._warm,
             "renew": self._renew,
             "deadline": self._set_deadline,
+            "activity": self._activity,
             "output.save": self._output_save,
             "limits": self._set_limits,
             "exit": self._exit,
@@ -268,6 +270,16 @@ class Agent:
     async def _set_deadline(self, stream: Stream) -> None:
         self.end_after(stream.head["seconds"])
         stream.end()
+
+    async def _activity(self, stream: Stream) -> None:
+        """What runs here: tasks, processor time of all that is not the agent, connections to outside."""
+        stream.end(
+            {
+                "tasks": self._tasks.running,
+                "cpu_seconds": user_cpu_seconds(os.getpid()),
+                "connections": outside_connections(),
+            }
+        )
 
     async def _set_limits(self, stream: Stream) -> None:
         self._limits = Limits(stream.head["processes"])

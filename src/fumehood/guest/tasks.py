@@ -66,6 +66,11 @@ class Tasks:
         self._tasks[task.task_id] = task
         return task
 
+    @property
+    def running(self) -> int:
+        """How many have not ended."""
+        return sum(task.status not in _TERMINAL for task in self._tasks.values())
+
     def get(self, task_id: str) -> Task:
         """The task of that id. UnknownTaskError if there is none."""
         try:

@@ -1,27 +1,39 @@
 """The OCI bundle of a sandbox: what runsc is told to run, and with what."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fumehood.sandbox import limits
 from fumehood.sandbox.contract import SandboxSpec
 
 HOSTNAME = "sandbox"
+_SPEC = "spec.json"
 _GUEST_MOUNT = "/.fumehood"
 # What the agent needs to run user code as another user, to end it, and to drop all of this in its children.
 _CAPABILITIES = ["CAP_SETUID", "CAP_SETGID", "CAP_KILL", "CAP_CHOWN", "CAP_SETPCAP"]
 
 
-def make_bundle(folder: Path, spec: SandboxSpec, life_seconds: float | None) -> None:
+def make_bundle(folder: Path, spec: SandboxSpec, cgroup: str, life_seconds: float | None) -> None:
     """Make the sandbox's folder, with its configuration and the place for its disk. It must not exist yet."""
     folder.mkdir(mode=0o700, parents=True)
     (folder / "disk").mkdir(mode=0o700)
-    config = oci_config(spec, life_seconds)
+    config = oci_config(spec, cgroup, life_seconds)
     (folder / "config.json").write_text(json.dumps(config))
+    (folder / _SPEC).write_text(json.dumps(asdict(spec), default=str))
 
 
-def oci_config(spec: SandboxSpec, life_seconds: float | None) -> dict[str, Any]:
+def read_spec(folder: Path) -> SandboxSpec:
+    """What the sandbox in `folder` was made of. OSError or ValueError if that cannot be told."""
+    try:
+        values = json.loads((folder / _SPEC).read_text())
+        paths = {name: Path(values[name]) for name in ("root", "guest")}
+        return SandboxSpec(**(values | paths | {"agent_argv": tuple(values["agent_argv"])}))
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"{folder / _SPEC} is of another version") from error
+
+
+def oci_config(spec: SandboxSpec, cgroup: str, life_seconds: float | None) -> dict[str, Any]:
     """The OCI runtime configuration of a sandbox, whose agent ends it after `life_seconds` (None: never)."""
     life = [] if life_seconds is None else ["--life-seconds", str(life_seconds)]
     capabilities = dict.fromkeys(("bounding", "effective", "permitted"), _CAPABILITIES)
@@ -43,7 +55,7 @@ def oci_config(spec: SandboxSpec, life_seconds: float | None) -> dict[str, Any]:
         "mounts": _mounts(spec),
         "linux": {
             "namespaces": [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "network")],
-            "cgroupsPath": f"/{limits.cgroup_of(spec.sandbox_id)}",
+            "cgroupsPath": f"/{cgroup}",
             "resources": {
                 "memory": {"limit": spec.memory_bytes},
                 "cpu": {"quota": spec.cpus * 100_000, "period": 100_000},

@@ -16,6 +16,20 @@ class EndReason(StrEnum):
     CRASHED = "sandbox_crashed"
     START_FAILED = "start_failed"
     HOST_LOST = "host_lost"
+    QUOTA = "quota"
+    """The machine's budget of memory or disk was used up, and this one was chosen to give back what it held."""
+    IMAGE_LOST = "image_lost"
+    """It was hibernated, and could not be brought back from its image."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a sandbox may use at most."""
+
+    cpus: int
+    memory_bytes: int
+    disk_bytes: int
+    processes_max: int
 
 
 @dataclass(frozen=True)
@@ -52,20 +66,22 @@ class Isolation:
 
 
 @dataclass(frozen=True)
-class End:
-    """How a sandbox ended."""
-
-    reason: EndReason
-    detail: str
-
-
-@dataclass(frozen=True)
 class Usage:
     """What a sandbox has used so far."""
 
     cpu_seconds: float
     memory_bytes: int
     memory_peak_bytes: int
+
+
+@dataclass(frozen=True)
+class End:
+    """How a sandbox ended."""
+
+    reason: EndReason
+    detail: str
+    usage: Usage = Usage(0.0, 0, 0)
+    """What it had used; zeros where that could not be read any more."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +159,10 @@ class Sandbox(Protocol):
         """Wait until it has ended and been cleaned up, for whatever reason."""
         ...
 
+    async def set_life(self, seconds: float) -> None:
+        """Have it end itself in that many seconds from now, instead of when it was to. Errors as of `call`."""
+        ...
+
     async def usage(self) -> Usage:
         """What it has used so far."""
         ...
@@ -178,12 +198,31 @@ class Engine(Protocol):
         """As `start`, but with an agent that has no deadline: restored, its clock would have run on in the image."""
         ...
 
-    async def restore(self, spec: SandboxSpec, image: Path) -> Sandbox:
-        """A new sandbox from a checkpoint of one with the same template, its clone-sensitive state renewed."""
+    async def restore(self, spec: SandboxSpec, image: Path, *, as_clone: bool = True) -> Sandbox:
+        """A new sandbox from a checkpoint of one of the same template and sizes. Errors as of `start`.
+
+        `as_clone`: others start from the same checkpoint too, so what they must not share is renewed. The sandbox that
+        goes on where the one it is a checkpoint of has stopped is no clone.
+        """
         ...
 
-    async def clean_up(self) -> None:
-        """Remove whatever an earlier server left behind on this machine."""
+    def left_behind(self) -> list[str]:
+        """The ids of sandboxes of an earlier server that may still be there, whole or in part."""
+        ...
+
+    async def adopt(self, sandbox_id: str) -> Sandbox:
+        """Take over a sandbox that an earlier server started, as it is; what that server's calls ran goes on.
+
+        SandboxLostError or TimeoutError if it does not live any more or does not answer; then `clean_up` it.
+        """
+        ...
+
+    async def clean_up(self, sandbox_id: str) -> None:
+        """Remove whatever is left of a sandbox of an earlier server, running or not."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of what the engine itself holds on this machine. No sandbox may run any more."""
         ...
 
 

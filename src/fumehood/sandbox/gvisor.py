@@ -1,27 +1,25 @@
 """The gVisor engine: each sandbox an OCI bundle run by runsc."""
 
 import asyncio
-import ctypes
-import math
 import os
 import re
 import shutil
-import signal
 from contextlib import suppress
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import structlog
 
+from fumehood import clock
 from fumehood.errors import SandboxLostError
 from fumehood.sandbox import limits
-from fumehood.sandbox.bundle import make_bundle
+from fumehood.sandbox.bundle import make_bundle, read_spec
 from fumehood.sandbox.channel import Channel, make_pipes
 from fumehood.sandbox.contract import (
     End,
     EndReason,
     EngineUnavailableError,
+    GuestError,
     GuestReply,
     GuestRequest,
     GuestStream,
@@ -29,6 +27,7 @@ from fumehood.sandbox.contract import (
     SandboxSpec,
     Usage,
 )
+from fumehood.sandbox.keeper import Keeper
 from fumehood.settings import GIB, MIB
 
 PLATFORM = "systrap"
@@ -41,21 +40,23 @@ _MEMORY_RESERVE_BYTES = 512 * MIB
 _OUTPUT_BYTES_MAX = GIB
 _OUTPUT_SHARE = 8
 MINIMUM_VERSION = 20_240_729
-_PR_SET_CHILD_SUBREAPER = 36
-_prctl = ctypes.CDLL(None).prctl
 log = structlog.get_logger()
 
 
 class Gvisor:
     """An `Engine`. All its files are below `folder`: bundles, runsc's own state, and how sandboxes ended."""
 
-    def __init__(self, runsc: str, folder: Path) -> None:
+    def __init__(self, runsc: str, folder: Path, memory_bytes: int | None = None) -> None:
+        """All its sandboxes together get `memory_bytes` at most; None: as much as there is."""
         self._runsc = runsc
+        self._memory_bytes = memory_bytes
+        self._parent_group = limits.parent_of(folder)
         self._sandboxes = folder / "sandboxes"
         self._state = folder / "runsc"
         self._ended = folder / "ended"
         self._disks = folder / "disks"
         self._isolation: Isolation | None = None
+        self._is_limited = False
         self._disk_lock = asyncio.Lock()
 
     async def probe(self) -> Isolation:
@@ -73,45 +74,76 @@ class Gvisor:
         """As `start`, with an agent that has no deadline: a clock that was asleep in an image would fire it at once."""
         return await self._launch(spec, ["run"], None)
 
-    async def restore(self, spec: SandboxSpec, image: Path) -> "GvisorSandbox":
+    async def restore(self, spec: SandboxSpec, image: Path, *, as_clone: bool = True) -> "GvisorSandbox":
         """As `Engine.restore`."""
         sandbox = await self._launch(spec, ["restore", "--image-path", str(image)], None)
         try:
-            deadline = GuestRequest("deadline", {"seconds": spec.life_seconds})
-            await sandbox.call(deadline, spec.start_timeout_seconds, 0)
-            renew = GuestRequest("renew", {"timeout_seconds": spec.start_timeout_seconds})
-            await sandbox.call(renew, spec.start_timeout_seconds, 0)
+            await sandbox.set_life(spec.life_seconds)
+            if as_clone:
+                renew = GuestRequest("renew", {"timeout_seconds": spec.start_timeout_seconds})
+                await sandbox.call(renew, spec.start_timeout_seconds, 0)
         except BaseException:
             await asyncio.shield(sandbox.stop(EndReason.START_FAILED))
             raise
         return sandbox
 
-    async def clean_up(self) -> None:
-        """As `Engine.clean_up`."""
-        if self._sandboxes.is_dir():
-            for folder in [*self._sandboxes.iterdir()]:
-                await self.clean_up_one(folder.name)
-        # Reports of how sandboxes ended that nobody waits for any more.
-        await asyncio.to_thread(shutil.rmtree, self._ended, ignore_errors=True)
+    def left_behind(self) -> list[str]:
+        """As `Engine.left_behind`."""
+        return [path.name for path in self._sandboxes.iterdir()] if self._sandboxes.is_dir() else []
 
-    async def clean_up_one(self, name: str) -> None:
-        """Remove what is left of one sandbox, if anything is."""
-        folder = self._sandboxes / name
-        if not folder.is_dir():
-            return
-        limits.kill_processes(name)
-        keeper = _read_pid(folder / "keeper.pid")
-        # Its keeper lives on without us and takes everything away; one that was killed too leaves that to us.
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_KILL_SECONDS):
-                while keeper is not None and _is_keeper(keeper, name) and folder.is_dir():
-                    limits.kill_processes(name)
-                    await asyncio.sleep(0.02)
-        await self._quietly("delete", "--force", name)
-        for path in [*self._state.glob(f"*{name}*")]:
-            path.unlink(missing_ok=True)
-        limits.remove_groups(name)
-        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+    async def adopt(self, sandbox_id: str) -> "GvisorSandbox":
+        """As `Engine.adopt`."""
+        folder = self._sandboxes / sandbox_id
+        isolation = await self._prepare()
+        keeper = Keeper.find(folder)
+        if keeper is None:
+            report = _take_report(self._ended / sandbox_id)
+            end = limits.end_from_report(report, None if report else EndReason.HOST_LOST)
+            raise SandboxLostError(end.detail or "the sandbox ended while no server ran", end.reason)
+        try:
+            spec = await asyncio.to_thread(read_spec, folder)
+            sandbox = GvisorSandbox(self, spec, isolation, folder, keeper, self._ended / sandbox_id)
+        except (OSError, ValueError) as error:
+            raise SandboxLostError(f"the sandbox cannot be taken over: {error}", EndReason.HOST_LOST) from error
+        try:
+            await sandbox.get_ready()
+        except BaseException:
+            await asyncio.shield(sandbox.stop(EndReason.HOST_LOST))
+            raise
+        return sandbox
+
+    async def clean_up(self, sandbox_id: str) -> None:
+        """As `Engine.clean_up`."""
+        folder, group = self._sandboxes / sandbox_id, self.group_of(sandbox_id)
+        if folder.is_dir():
+            limits.kill_processes(group)
+            # Its keeper lives on without us and takes everything away; one that was killed too leaves that to us.
+            keeper = Keeper.find(folder)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_KILL_SECONDS):
+                    while keeper is not None and not keeper.ended.done():
+                        limits.kill_processes(group)
+                        await asyncio.wait({keeper.ended}, timeout=0.02)
+            await self._quietly("delete", "--force", sandbox_id)
+            for path in [*self._state.glob(f"*{sandbox_id}*")]:
+                path.unlink(missing_ok=True)
+            limits.remove_groups(group)
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        # The report of an end that nobody waited for.
+        (self._ended / sandbox_id).unlink(missing_ok=True)
+
+    async def close(self) -> None:
+        """As `Engine.close`."""
+        await asyncio.to_thread(shutil.rmtree, self._ended, ignore_errors=True)
+        limits.remove_groups(self._parent_group)
+
+    def memory_used(self) -> int:
+        """What all sandboxes together hold of the machine's memory, in bytes."""
+        return limits.working_set(self._parent_group)
+
+    def group_of(self, sandbox_id: str) -> str:
+        """The control group of a sandbox."""
+        return limits.cgroup_of(sandbox_id, self._parent_group)
 
     def flags(self, overlay: str) -> list[str]:
         """The runsc command and its global flags."""
@@ -150,19 +182,28 @@ class Gvisor:
         except RuntimeError as error:
             raise EngineUnavailableError(f"gVisor cannot run a program on this machine: {error}") from None
 
+    async def _prepare(self) -> Isolation:
+        """Have what all sandboxes need: a working runsc, and the group above theirs."""
+        isolation = self._isolation or await self.probe()
+        if not self._is_limited:
+            try:
+                limits.make_parent(self._parent_group, self._memory_bytes)
+            except OSError as error:
+                raise EngineUnavailableError(f"sandboxes' memory cannot be limited: {error}") from None
+            self._is_limited = True
+        return isolation
+
     async def _launch(self, spec: SandboxSpec, subcommand: list[str], life_seconds: float | None) -> "GvisorSandbox":
-        if self._isolation is None:
-            await self.probe()
-        assert self._isolation is not None
+        isolation = await self._prepare()
         disk = await self._disk_image(spec.disk_bytes)
         folder = self._sandboxes / spec.sandbox_id
         try:
-            await asyncio.to_thread(make_bundle, folder, spec, life_seconds)
+            await asyncio.to_thread(make_bundle, folder, spec, self.group_of(spec.sandbox_id), life_seconds)
             keeper = await self._start_keeper(spec, folder, disk, subcommand)
         except BaseException:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
             raise
-        sandbox = GvisorSandbox(self, spec, self._isolation, folder, keeper, self._ended / spec.sandbox_id)
+        sandbox = GvisorSandbox(self, spec, isolation, folder, keeper, self._ended / spec.sandbox_id)
         try:
             await sandbox.get_ready()
         except BaseException:
@@ -170,26 +211,17 @@ class Gvisor:
             raise
         return sandbox
 
-    async def _start_keeper(
-        self, spec: SandboxSpec, folder: Path, disk: Path, subcommand: list[str]
-    ) -> asyncio.subprocess.Process:
+    async def _start_keeper(self, spec: SandboxSpec, folder: Path, disk: Path, subcommand: list[str]) -> Keeper:
         self._ended.mkdir(mode=0o700, parents=True, exist_ok=True)
-        script = resources.files("fumehood.sandbox").joinpath("supervise.sh")
+        arguments = (
+            *(str(self._ended / spec.sandbox_id), str(disk), self.group_of(spec.sandbox_id), str(spec.memory_bytes)),
+            *(spec.sandbox_id, self._runsc, str(self._state)),
+            *self.flags(f"root:dir={folder / 'disk'}"),
+            *(*subcommand, "--bundle", str(folder), spec.sandbox_id),
+        )
         pipes = make_pipes(folder)
         try:
-            return await asyncio.create_subprocess_exec(
-                *("unshare", "--mount", "--propagation", "private", "sh", str(script)),
-                *(str(folder), str(self._ended / spec.sandbox_id), str(disk)),
-                *(str(math.ceil(spec.life_seconds)), limits.cgroup_of(spec.sandbox_id), str(spec.memory_bytes)),
-                *(spec.sandbox_id, self._runsc, str(self._state)),
-                *self.flags(f"root:dir={folder / 'disk'}"),
-                *(*subcommand, "--bundle", str(folder), spec.sandbox_id),
-                stdin=pipes[0],
-                stdout=pipes[1],
-                stderr=asyncio.subprocess.DEVNULL,
-                start_new_session=True,
-                preexec_fn=_adopt_orphans,
-            )
+            return await Keeper.start(folder, spec.life_seconds, arguments, pipes)
         finally:
             for descriptor in pipes:
                 os.close(descriptor)
@@ -244,7 +276,7 @@ class GvisorSandbox:
         spec: SandboxSpec,
         isolation: Isolation,
         folder: Path,
-        keeper: asyncio.subprocess.Process,
+        keeper: Keeper,
         report: Path,
     ) -> None:
         self.spec = spec
@@ -252,8 +284,10 @@ class GvisorSandbox:
         self._engine = engine
         self._folder = folder
         self._keeper = keeper
+        self._group = engine.group_of(spec.sandbox_id)
         self._report = report
         self._asked: EndReason | None = None
+        self._ends_at: float | None = None
         self._channel = Channel(folder)
         self._ended = asyncio.ensure_future(self._watch())
 
@@ -295,9 +329,8 @@ class GvisorSandbox:
 
     async def _kill(self) -> None:
         while not self._ended.done():
-            limits.kill_processes(self.spec.sandbox_id)
-            with suppress(ProcessLookupError):
-                os.kill(self._keeper.pid, signal.SIGCONT)
+            limits.kill_processes(self._group)
+            self._keeper.go_on()
             await asyncio.sleep(0.05)
 
     async def _ends_within(self, seconds: float, means: Any) -> bool:
@@ -310,9 +343,18 @@ class GvisorSandbox:
         """As `Sandbox.wait_end`."""
         return await asyncio.shield(self._ended)
 
+    async def set_life(self, seconds: float) -> None:
+        """As `Sandbox.set_life`."""
+        self._keeper.set_life(seconds)
+        self._ends_at = clock.monotonic_seconds() + seconds
+        await self._set_deadline(seconds)
+
+    async def _set_deadline(self, seconds: float | None) -> None:
+        await self.call(GuestRequest("deadline", {"seconds": seconds}), self.spec.start_timeout_seconds, 0)
+
     async def usage(self) -> Usage:
         """As `Sandbox.usage`."""
-        return limits.read_usage(self.spec.sandbox_id)
+        return limits.read_usage(self._group)
 
     async def pause(self) -> None:
         """As `Sandbox.pause`."""
@@ -325,16 +367,24 @@ class GvisorSandbox:
     async def checkpoint(self, image: Path) -> None:
         """As `Sandbox.checkpoint`."""
         await asyncio.to_thread(image.mkdir, mode=0o700, parents=True)
+        # An image must have no deadline: restored later, it would end the new sandbox before that has its own.
+        ends_at = self._ends_at
+        if ends_at is not None:
+            await self._set_deadline(None)
+        try:
+            await self._write_checkpoint(image)
+        finally:
+            if ends_at is not None:
+                with suppress(SandboxLostError, GuestError, TimeoutError):
+                    await self._set_deadline(max(ends_at - clock.monotonic_seconds(), 0.0))
+
+    async def _write_checkpoint(self, image: Path) -> None:
         arguments = ("checkpoint", "--leave-running", "--compression=none", f"--image-path={image}")
         await self._engine.command(*arguments, self.spec.sandbox_id, timeout_seconds=_CHECKPOINT_SECONDS)
 
     async def _watch(self) -> End:
-        await self._keeper.wait()
-        try:
-            report = self._report.read_text()
-            self._report.unlink()
-        except OSError:
-            report = ""
+        await self._keeper.ended
+        report = _take_report(self._report)
         end = limits.end_from_report(report, self._asked)
         if end.reason in (EndReason.CRASHED, EndReason.START_FAILED):
             # For the operator only: it may name files of the host.
@@ -342,26 +392,15 @@ class GvisorSandbox:
             log.error("a sandbox failed", sandbox_id=self.spec.sandbox_id, reason=end.reason, runsc=said)
         self._channel.lose(SandboxLostError(end.detail or f"the sandbox has ended: {end.reason}", end.reason))
         # Nothing is left then, unless the keeper was killed itself.
-        await self._engine.clean_up_one(self.spec.sandbox_id)
+        await self._engine.clean_up(self.spec.sandbox_id)
         return end
 
 
-def _adopt_orphans() -> None:
-    """Make this process the one that reaps what the sandbox's processes leave behind; kept across exec."""
-    # Deleting a sandbox waits until its gofer is reaped; the machine's init may take seconds over it, or never do it.
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
-def _read_pid(path: Path) -> int | None:
+def _take_report(path: Path) -> str:
+    """What a keeper wrote down of how its sandbox ended; empty if it wrote nothing."""
     try:
-        return int(path.read_text())
-    except (OSError, ValueError):
-        return None
-
-
-def _is_keeper(pid: int, sandbox_id: str) -> bool:
-    """Whether the process of that number is still the keeper of that sandbox, and not another that got its number."""
-    try:
-        return sandbox_id.encode() in Path("/proc", str(pid), "cmdline").read_bytes()
+        report = path.read_text()
+        path.unlink()
     except OSError:
-        return False
+        return ""
+    return report

@@ -1,12 +1,16 @@
 """The only owner of sandboxes on this machine. Spoken to in messages only: plain values in, plain values out."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from enum import StrEnum
 
 import structlog
 
-from fumehood.errors import SandboxLostError
+from fumehood.errors import SandboxLostError, ThrottledError
+from fumehood.ids import new_ulid
+from fumehood.sandbox.admission import RELIEVE_FROM, Admission, Budget
 from fumehood.sandbox.contract import (
     End,
     EndReason,
@@ -18,75 +22,191 @@ from fumehood.sandbox.contract import (
     Isolation,
     Sandbox,
     SandboxSpec,
+    Sizes,
     Usage,
 )
+from fumehood.sandbox.pool import Pools
+from fumehood.sandbox.states import SavedImage, States
 from fumehood.sandbox.warm import WarmImages
 
-_STARTS_AT_ONCE = 4
-"""More at once only make each slower: a start is bound by the processor."""
-
-
+_POOLED_SECONDS = 6 * 3600.0
+"""How long a sandbox may wait to be asked for."""
 log = structlog.get_logger()
+
+
+class StartedFrom(StrEnum):
+    """What a sandbox was made from."""
+
+    POOL = "pool"
+    RESTORE = "restore"
+    COLD = "cold"
+    SNAPSHOT = "snapshot"
+
+
+@dataclass(frozen=True)
+class SandboxKind:
+    """All that a request can vary in what its sandbox is made of."""
+
+    template_id: str
+    sizes: Sizes
 
 
 @dataclass(frozen=True)
 class StartSandbox:
-    """Ask for a sandbox of that id and of the template of that id, which ends itself after `life_seconds`."""
+    """Ask for a sandbox of a kind, which ends itself after `life_seconds`."""
 
-    sandbox_id: str
-    template_id: str
+    kind: SandboxKind
     life_seconds: float
 
 
+@dataclass(frozen=True)
+class Started:
+    """A sandbox that runs, and what it was made from."""
+
+    sandbox_id: str
+    isolation: Isolation
+    started_from: StartedFrom
+
+
+@dataclass(frozen=True)
+class PoolState:
+    """One pool: what is ready, what is wanted, and how starts fared."""
+
+    template_id: str
+    sizes: Sizes
+    ready: int
+    wanted: int
+    hits: int
+    misses: int
+
+
 class Host:
-    """Starts, calls and stops sandboxes. `make_spec` says what a requested sandbox is made of."""
+    """Starts, calls and stops sandboxes. `make_spec` says what a requested sandbox of that id is made of."""
 
     def __init__(
         self,
         engine: Engine,
         isolation: Isolation,
         images: WarmImages,
-        make_spec: Callable[[StartSandbox], SandboxSpec],
+        states: States,
+        admission: Admission,
+        make_spec: Callable[[str, StartSandbox], SandboxSpec],
+        pool_min: int = 0,
+        pool_max: int = 0,
     ) -> None:
-        """`isolation` is what the engine's probe found."""
+        """`isolation` is what the engine's probe found; `pool_min` and `pool_max` are as `Pools` has them."""
         self._engine = engine
         self._isolation = isolation
         self._images = images
+        self._states = states
+        self._admission = admission
         self._make_spec = make_spec
         self._sandboxes: dict[str, Sandbox] = {}
-        self._starts = asyncio.Semaphore(_STARTS_AT_ONCE)
+        self._pools = Pools[SandboxKind](self._make_for_pool, self._has_room_for_pool, pool_min, pool_max)
         self._closing = False
 
-    async def warm_up(self, template_id: str) -> None:
-        """Have a warm checkpoint of a template. Without one its sandboxes start cold: slower, no less."""
-        await self._images.ensure(self._make_spec(StartSandbox("", template_id, 0)), self._isolation)
+    # Starting
 
-    async def start(self, request: StartSandbox) -> Isolation:
-        """Start a sandbox; the isolation it has.
+    async def warm_up(self, kind: SandboxKind) -> None:
+        """Have a warm checkpoint of a kind, and sandboxes of it ready.
 
-        SandboxLostError or TimeoutError if it does not come up; then nothing is left.
+        Without a checkpoint they start cold: slower, no less.
         """
-        async with self._starts:
-            if self._closing:
-                raise SandboxLostError("the server is shutting down", EndReason.HOST_LOST)
-            sandbox = await self._start(self._make_spec(request))
-        self._sandboxes[request.sandbox_id] = sandbox
-        if self._closing:
-            await self.stop(request.sandbox_id, EndReason.HOST_LOST)
-        return sandbox.isolation
+        await self._images.ensure(self._make_spec("", StartSandbox(kind, 0)), self._isolation)
+        self._pools.keep(kind)
 
-    async def _start(self, spec: SandboxSpec) -> Sandbox:
+    def take_ready(self, kind: SandboxKind) -> Started | None:
+        """A sandbox of the pool, if one is ready: it is the caller's, who gives it its life or stops it."""
+        sandbox = None if self._closing else self._pools.take(kind)
+        return None if sandbox is None else self._started(sandbox, StartedFrom.POOL)
+
+    async def start(self, request: StartSandbox) -> Started:
+        """Start a sandbox; it waits its turn.
+
+        ThrottledError, at once, if this machine has no room for it. SandboxLostError or TimeoutError if it does not
+        come up; then nothing is left.
+        """
+        async with self._admission.start():
+            sandbox, started_from = await self._make(request)
+        return await self._keep(sandbox, started_from)
+
+    async def _make(self, request: StartSandbox) -> tuple[Sandbox, StartedFrom]:
+        self._require_open()
+        spec = self._make_spec(new_ulid(), request)
         image = await self._images.find(spec, self._isolation)
         if image is not None:
             try:
-                return await self._engine.restore(spec, image)
+                return await self._engine.restore(spec, image), StartedFrom.RESTORE
             except (SandboxLostError, GuestError, TimeoutError) as error:
                 log.error("a warm checkpoint could not be restored; starting cold", image=str(image), error=str(error))
+                spec = self._make_spec(new_ulid(), request)
         sandbox = await self._engine.start(spec)
         if image is None:
             # Only now: it would have slowed this start.
             self._images.ensure_later(spec, self._isolation)
+        return sandbox, StartedFrom.COLD
+
+    async def _keep(self, sandbox: Sandbox, started_from: StartedFrom) -> Started:
+        started = self._started(sandbox, started_from)
+        if self._closing:
+            await self.stop(started.sandbox_id, EndReason.HOST_LOST)
+            self._require_open()
+        return started
+
+    def _started(self, sandbox: Sandbox, started_from: StartedFrom) -> Started:
+        self._sandboxes[sandbox.spec.sandbox_id] = sandbox
+        return Started(sandbox.spec.sandbox_id, sandbox.isolation, started_from)
+
+    def _require_open(self) -> None:
+        if self._closing:
+            raise SandboxLostError("the server is shutting down", EndReason.HOST_LOST)
+
+    def _spec(self, sandbox_id: str, request: StartSandbox) -> SandboxSpec:
+        return self._make_spec(sandbox_id, request)
+
+    # The pool
+
+    async def _make_for_pool(self, kind: SandboxKind) -> Sandbox:
+        async with self._admission.start():
+            sandbox, _ = await self._make(StartSandbox(kind, _POOLED_SECONDS))
         return sandbox
+
+    def _has_room_for_pool(self) -> bool:
+        """Never before starts that somebody waits for, nor where idle sessions would have to give way to it."""
+        if not self._admission.is_idle or self._admission.memory.share >= RELIEVE_FROM:
+            return False
+        with suppress(ThrottledError):
+            self._admission.require_room()
+            return True
+        return False
+
+    def pools(self) -> list[PoolState]:
+        """The pools as they are now."""
+        return [
+            PoolState(kind.template_id, kind.sizes, ready, wanted, figures.hits, figures.misses)
+            for kind, ready, wanted, figures in self._pools.describe()
+        ]
+
+    async def drop_pooled(self) -> bool:
+        """Give up one ready sandbox for its memory; whether there was one."""
+        return await self._pools.drop_one()
+
+    # What an earlier server left
+
+    def left_behind(self) -> Sequence[str]:
+        """As `Engine.left_behind`."""
+        return self._engine.left_behind()
+
+    async def adopt(self, sandbox_id: str) -> Isolation:
+        """As `Engine.adopt`; the isolation it has."""
+        sandbox = self._sandboxes[sandbox_id] = await self._engine.adopt(sandbox_id)
+        return sandbox.isolation
+
+    async def clean_up(self, sandbox_ids: Collection[str]) -> None:
+        """As `Engine.clean_up`, for several."""
+        await asyncio.gather(*(self._engine.clean_up(sandbox_id) for sandbox_id in sandbox_ids))
+
+    # A running sandbox
 
     async def call(
         self, sandbox_id: str, request: GuestRequest, timeout_seconds: float, reply_bytes_max: int
@@ -97,6 +217,10 @@ class Host:
     def open_stream(self, sandbox_id: str, request: GuestRequest) -> GuestStream:
         """As `Sandbox.open_stream`."""
         return self._sandbox(sandbox_id).open_stream(request)
+
+    async def set_life(self, sandbox_id: str, seconds: float) -> None:
+        """As `Sandbox.set_life`."""
+        await self._sandbox(sandbox_id).set_life(seconds)
 
     async def stop(self, sandbox_id: str, reason: EndReason) -> End | None:
         """End a sandbox and wait until nothing is left of it. None if there is none of that id."""
@@ -117,11 +241,61 @@ class Host:
         """As `Sandbox.usage`."""
         return await self._sandbox(sandbox_id).usage()
 
-    async def close(self) -> None:
-        """End every sandbox; none can be started afterwards."""
+    # Images of sessions' states
+
+    async def save(self, sandbox_id: str, session_id: str, account_id: str) -> SavedImage:
+        """Write a running sandbox's state into an image, and see that it can be read back; the sandbox goes on.
+
+        ImageError if that fails: nothing is left of the image then, and the sandbox is as it was.
+        """
+        sandbox = self._sandbox(sandbox_id)
+        base = await self._images.find(sandbox.spec, self._isolation)
+        return await self._states.save(sandbox, base, session_id, account_id)
+
+    async def load(self, image_id: str, account_id: str, request: StartSandbox, *, as_clone: bool) -> Started:
+        """Start a sandbox with the state in an image. Errors as of `start`; ImageError if the image is no good."""
+        async with self._admission.start():
+            self._require_open()
+            spec = self._make_spec(new_ulid(), request)
+            async with self._states.loaded(image_id, account_id, spec) as image:
+                sandbox = await self._engine.restore(spec, image, as_clone=as_clone)
+        return await self._keep(sandbox, StartedFrom.SNAPSHOT)
+
+    async def has_image(self, image_id: str) -> bool:
+        """Whether there is an image of that id."""
+        return await self._states.has(image_id)
+
+    async def remove_image(self, image_id: str) -> None:
+        """Remove an image; harmless if there is none."""
+        await self._states.remove(image_id)
+
+    async def remove_images_but(self, image_ids: Collection[str]) -> None:
+        """Remove every image that is not one of these."""
+        await self._states.remove_all_but(image_ids)
+
+    # The machine
+
+    def require_room(self) -> None:
+        """As `Admission.require_room`."""
+        self._admission.require_room()
+
+    @property
+    def memory(self) -> Budget:
+        """The memory that sandboxes hold, of what there is for them."""
+        return self._admission.memory
+
+    def disk_free_bytes(self) -> int:
+        """As `Admission.disk_free_bytes`."""
+        return self._admission.disk_free_bytes()
+
+    async def close(self, *, leave_running: bool = False) -> None:
+        """End every sandbox, or let go of those of sessions for the next server; none can be started afterwards."""
         self._closing = True
         await self._images.close()
-        await asyncio.gather(*(self.stop(sandbox_id, EndReason.HOST_LOST) for sandbox_id in [*self._sandboxes]))
+        await self._pools.close()
+        if not leave_running:
+            await asyncio.gather(*(self.stop(sandbox_id, EndReason.HOST_LOST) for sandbox_id in [*self._sandboxes]))
+            await self._engine.close()
 
     def _sandbox(self, sandbox_id: str) -> Sandbox:
         sandbox = self._sandboxes.get(sandbox_id)

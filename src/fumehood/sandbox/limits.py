@@ -1,5 +1,6 @@
 """Control groups of sandboxes, v1 and v2: what a sandbox has used, its processes, and why it died."""
 
+import hashlib
 import os
 import signal
 from contextlib import suppress
@@ -8,15 +9,40 @@ from pathlib import Path
 from fumehood.sandbox.contract import End, EndReason, Usage
 
 _CGROUPS = Path("/sys/fs/cgroup")
-PARENT = "fumehood"
-"""One group above all sandboxes, on every controller."""
+_TOP = "fumehood"
+"""One group above all that fumehood runs on the machine, on every controller."""
 EXIT_AT_DEADLINE = 75
 """The guest agent's exit status when it ends the sandbox at its deadline."""
 
 
-def cgroup_of(sandbox_id: str) -> str:
+def parent_of(folder: Path) -> str:
+    """The group above all sandboxes of the data folder `folder`, relative to each controller's root."""
+    return f"{_TOP}/{hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:12]}"
+
+
+def cgroup_of(name: str, parent: str = _TOP) -> str:
     """The group of a sandbox, relative to each controller's root."""
-    return f"{PARENT}/{sandbox_id}"
+    return f"{parent}/{name}"
+
+
+def make_parent(parent: str, memory_bytes: int | None) -> None:
+    """Make the group above all sandboxes; together they get `memory_bytes` at most (None: as much as there is).
+
+    OSError if the machine has no memory controller in which groups can be made.
+    """
+    memory = _CGROUPS / "memory"
+    if memory.is_dir():
+        (memory / parent).mkdir(parents=True, exist_ok=True)
+        limit = -1 if memory_bytes is None else memory_bytes
+        (memory / parent / "memory.limit_in_bytes").write_text(str(limit))
+        return
+    (_CGROUPS / parent).mkdir(parents=True, exist_ok=True)
+    # A controller must be handed down on every level above the groups that are to have it.
+    for above in (_CGROUPS, _CGROUPS / _TOP, _CGROUPS / parent):
+        for controller in ("memory", "cpu", "pids"):
+            with suppress(OSError):
+                (above / "cgroup.subtree_control").write_text(f"+{controller}")
+    (_CGROUPS / parent / "memory.max").write_text("max" if memory_bytes is None else str(memory_bytes))
 
 
 def _read_number(path: Path) -> int:
@@ -36,9 +62,8 @@ def _read_table(path: Path) -> dict[str, int]:
     return table
 
 
-def read_usage(sandbox_id: str) -> Usage:
-    """What the sandbox has used, from its control group; zeros where the controller is not there."""
-    group = cgroup_of(sandbox_id)
+def read_usage(group: str) -> Usage:
+    """What a sandbox has used, from its control group; zeros where the controller is not there."""
     memory = _CGROUPS / "memory" / group
     if memory.is_dir():
         cpu_seconds = _read_number(_CGROUPS / "cpuacct" / group / "cpuacct.usage") / 1e9
@@ -50,9 +75,24 @@ def read_usage(sandbox_id: str) -> Usage:
     return Usage(cpu_seconds, current, _read_number(unified / "memory.peak"))
 
 
-def kill_processes(sandbox_id: str) -> None:
-    """Kill every host process of the sandbox: the last resort, that needs nothing of it to work."""
-    group = cgroup_of(sandbox_id)
+def working_set(group: str) -> int:
+    """Bytes that a group and all below it hold and the kernel cannot simply drop: without cached files."""
+    memory = _CGROUPS / "memory" / group
+    if memory.is_dir():
+        used, table, prefix = (
+            _read_number(memory / "memory.usage_in_bytes"),
+            _read_table(memory / "memory.stat"),
+            "total_",
+        )
+    else:
+        unified = _CGROUPS / group
+        used, table, prefix = _read_number(unified / "memory.current"), _read_table(unified / "memory.stat"), ""
+    cached = table.get(f"{prefix}inactive_file", 0) + table.get(f"{prefix}active_file", 0)
+    return max(used - cached, 0)
+
+
+def kill_processes(group: str) -> None:
+    """Kill every host process of a sandbox: the last resort, that needs nothing of it to work."""
     for folder in (_CGROUPS / "memory" / group, _CGROUPS / "pids" / group, _CGROUPS / group):
         with suppress(OSError):
             for pid in (folder / "cgroup.procs").read_text().split():
@@ -60,27 +100,32 @@ def kill_processes(sandbox_id: str) -> None:
                     os.kill(int(pid), signal.SIGKILL)
 
 
-def remove_groups(sandbox_id: str) -> None:
-    """Remove the sandbox's group from every controller, if it is empty."""
-    group = cgroup_of(sandbox_id)
+def remove_groups(group: str) -> None:
+    """Remove a group from every controller, if it is empty."""
     for controller in [_CGROUPS, *_CGROUPS.glob("*/")]:
         with suppress(OSError):
             (controller / group).rmdir()
 
 
 def end_from_report(report: str, asked: EndReason | None) -> End:
-    """How a sandbox ended, from its keeper's report: `status=N`, the memory controller's counters, and a log."""
-    lines = report.partition("\nlog:\n")[0].splitlines()
-    status = int(lines[0].removeprefix("status=")) if lines and lines[0].startswith("status=") else -1
-    kills = 0
-    for line in lines[1:]:
-        name, _, value = line.partition(" ")
-        if name == "oom_kill":
-            kills = int(value)
-    if kills:
-        return End(EndReason.OUT_OF_MEMORY, "the sandbox used more memory than it may")
+    """How a sandbox ended, from its keeper's report: `status=N`, counters of its groups, and a log."""
+    first, *lines = report.partition("\nlog:\n")[0].splitlines() or [""]
+    status = int(first.removeprefix("status=")) if first.startswith("status=") else -1
+    counters = dict(_counter(line) for line in lines)
+    usage = Usage(
+        cpu_seconds=counters.get("cpu_nanoseconds", 0) / 1e9 or counters.get("usage_usec", 0) / 1e6,
+        memory_bytes=0,
+        memory_peak_bytes=counters.get("memory_peak_bytes", 0),
+    )
+    if counters.get("oom_kill", 0):
+        return End(EndReason.OUT_OF_MEMORY, "the sandbox used more memory than it may", usage)
     if asked is not None:
-        return End(asked, "")
+        return End(asked, "", usage)
     if status == EXIT_AT_DEADLINE:
-        return End(EndReason.EXPIRED, "the session reached its timeout")
-    return End(EndReason.CRASHED, f"the sandbox ended by itself with status {status}")
+        return End(EndReason.EXPIRED, "the session reached its timeout", usage)
+    return End(EndReason.CRASHED, f"the sandbox ended by itself with status {status}", usage)
+
+
+def _counter(line: str) -> tuple[str, int]:
+    name, _, value = line.partition(" ")
+    return name, int(value) if value.isdecimal() else 0

@@ -92,17 +92,26 @@ def check_cgroups(root: Path) -> Check:
     return Check("cgroups", True, f"memory controller ({version}), writable")
 
 
+def memory_for_sandboxes(meminfo: Path = Path("/proc/meminfo")) -> int:
+    """The bytes of memory that all sandboxes may have together: the machine's, less what all else on it needs."""
+    total = _meminfo(meminfo, "MemTotal")
+    return total - max(GIB, total // 10)
+
+
 def check_memory(settings: Settings, meminfo: Path) -> Check:
     """Whether one sandbox could use all it may."""
-    available = next(
-        int(line.split()[1]) * 1024 for line in meminfo.read_text().splitlines() if line.startswith("MemAvailable:")
-    )
+    available = _meminfo(meminfo, "MemAvailable")
     wanted = settings.sandbox_memory_bytes
     detail = f"{_gib(available)} available, a sandbox may use {_gib(wanted)}"
     if available >= wanted:
         return Check("memory", True, detail, is_essential=False)
     remedy = f"export FUMEHOOD_SANDBOX_MEMORY_BYTES={available // 2 // MIB * MIB}"
     return Check("memory", False, detail, remedy, is_essential=False)
+
+
+def _meminfo(meminfo: Path, name: str) -> int:
+    lines = meminfo.read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
 
 
 async def check_sandbox_disk() -> Check:

@@ -90,7 +90,7 @@ async def run(
     finally:
         # After an orderly end there is nothing to delete; after a kill the sandbox's own processes are still there.
         await _run([*command, "delete", "--force", name], _CLEAN_UP_SECONDS, None)
-        limits.remove_groups(name)
+        limits.remove_groups(limits.cgroup_of(name))
         await asyncio.to_thread(shutil.rmtree, bundle)
 
 

@@ -1,18 +1,30 @@
-#!/bin/sh
+#!/bin/bash
 # Keeps one sandbox: gives it its disk, runs it, and takes away all that is left of it when it has ended, whether or
 # not a server still watches. Runs in a mount namespace of its own, so that its mount ends with it however it ends.
 #
-#   supervise.sh FOLDER ENDED DISK_IMAGE LIFE_SECONDS CGROUP MEMORY_BYTES ID RUNSC STATE COMMAND [ARGUMENT...]
+#   supervise.sh FOLDER ENDED DISK_IMAGE CGROUP MEMORY_BYTES ID RUNSC STATE COMMAND [ARGUMENT...]
 #
-# FOLDER is the sandbox's own, STATE runsc's, COMMAND what runs it. ENDED is the file that says how it ended:
-# "status=N", the counters of its memory controller, a line "log:", and the end of what runsc said.
+# FOLDER is the sandbox's own, STATE runsc's, COMMAND what runs it. FOLDER/deadline has the second, counted as
+# `date +%s` does, at which a sandbox is killed whose agent has not ended it; after a change of it send SIGUSR1. ENDED is
+# the file that says how it ended: "status=N", counters of its control groups, a line "log:", the end of what runsc said.
 set -u
-folder=$1 ended=$2 image=$3 life=$4 cgroup=$5 memory=$6 id=$7 runsc=$8 state=$9
-shift 9
+folder=$1 ended=$2 image=$3 cgroup=$4 memory=$5 id=$6 runsc=$7 state=$8
+shift 8
+groups=/sys/fs/cgroup
 # The status with which the agent ends a sandbox at its deadline.
 at_deadline=75
-# How much longer than it should a sandbox may live whose agent does not end it.
-grace=30
+
+# A line of each counter that says what the sandbox has used, or why it died.
+counters() {
+    [ -r "$groups/memory/$cgroup/memory.oom_control" ] && cat "$groups/memory/$cgroup/memory.oom_control"
+    [ -r "$groups/memory/$cgroup/memory.max_usage_in_bytes" ] &&
+        echo "memory_peak_bytes $(<"$groups/memory/$cgroup/memory.max_usage_in_bytes")"
+    [ -r "$groups/cpuacct/$cgroup/cpuacct.usage" ] &&
+        echo "cpu_nanoseconds $(<"$groups/cpuacct/$cgroup/cpuacct.usage")"
+    [ -r "$groups/$cgroup/memory.events" ] && cat "$groups/$cgroup/memory.events"
+    [ -r "$groups/$cgroup/memory.peak" ] && echo "memory_peak_bytes $(<"$groups/$cgroup/memory.peak")"
+    [ -r "$groups/$cgroup/cpu.stat" ] && grep '^usage_usec ' "$groups/$cgroup/cpu.stat"
+}
 
 finish() {
     "$runsc" --root="$state" delete --force "$id" </dev/null >/dev/null 2>>"$folder/runsc.log"
@@ -20,15 +32,13 @@ finish() {
     rm -f "$state"/*"$id"*
     {
         echo "status=$1"
-        for counters in "/sys/fs/cgroup/memory/$cgroup/memory.oom_control" "/sys/fs/cgroup/$cgroup/memory.events"; do
-            [ -r "$counters" ] && cat "$counters"
-        done
+        counters
         echo "log:"
         tail -c 2000 "$folder/runsc.log"
     } >"$ended.new"
     mv "$ended.new" "$ended"
     umount -l "$folder/disk" 2>/dev/null
-    for controller in /sys/fs/cgroup/*/ /sys/fs/cgroup/; do
+    for controller in "$groups"/*/ "$groups"/; do
         [ -d "$controller$cgroup" ] && rmdir "$controller$cgroup" 2>/dev/null
     done
     rm -rf "$folder"
@@ -42,14 +52,39 @@ mount -o loop,nosuid,nodev,noexec "$folder/disk.img" "$folder/disk" 2>>"$folder/
 # The mount keeps the image; without a name nothing of it can be left behind.
 rm "$folder/disk.img"
 
-# runsc takes away the group that it made before anybody could read why the sandbox died, but leaves one that it found.
-if [ -d /sys/fs/cgroup/memory ]; then
-    mkdir -p "/sys/fs/cgroup/memory/$cgroup" 2>>"$folder/runsc.log" || finish 125
-    echo "$memory" >"/sys/fs/cgroup/memory/$cgroup/memory.limit_in_bytes" || finish 125
+# runsc takes away groups that it made before anybody could read why the sandbox died, but leaves those that it found.
+if [ -d "$groups/memory" ]; then
+    mkdir -p "$groups/memory/$cgroup" 2>>"$folder/runsc.log" || finish 125
+    echo "$memory" >"$groups/memory/$cgroup/memory.limit_in_bytes" || finish 125
+    [ -d "$groups/cpuacct" ] && mkdir -p "$groups/cpuacct/$cgroup" 2>>"$folder/runsc.log"
+elif [ -e "$groups/cgroup.controllers" ]; then
+    mkdir -p "$groups/$cgroup" 2>>"$folder/runsc.log" || finish 125
 fi
 
-started=$(date +%s)
-timeout --signal=KILL "$((life + grace))" "$@" 2>>"$folder/runsc.log"
-status=$?
-[ "$(($(date +%s) - started))" -ge "$((life + grace))" ] && status=$at_deadline
+changed='' timer=''
+trap 'changed=yes; [ -n "$timer" ] && kill "$timer" 2>/dev/null' USR1
+"$@" <&0 2>>"$folder/runsc.log" &
+child=$!
+# The sandbox alone holds its pipes: what is left of them is what tells that it has ended.
+exec </dev/null >/dev/null
+status=''
+while [ -z "$status" ]; do
+    changed=''
+    left=$(($(<"$folder/deadline") - $(date +%s)))
+    if [ "$left" -le 0 ]; then
+        kill -KILL "$child"
+        wait "$child"
+        status=$at_deadline
+        break
+    fi
+    sleep "$left" &
+    timer=$!
+    [ -n "$changed" ] && kill "$timer"
+    wait -n -p ended_pid "$child" "$timer"
+    code=$?
+    [ "${ended_pid:-}" = "$child" ] && status=$code
+    kill "$timer" 2>/dev/null
+    wait "$timer"
+    timer=''
+done
 finish "$status"

@@ -1,20 +1,20 @@
 """The life of a session's sandbox: brought up, watched, and ended, with the session's row always telling the truth."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 import structlog
 
 from fumehood import clock
 from fumehood.errors import FumehoodError, InternalError, SandboxLostError
-from fumehood.sandbox.contract import EndReason
-from fumehood.sandbox.host import Host, StartSandbox
+from fumehood.sandbox.contract import End, EndReason, GuestError, Usage
+from fumehood.sandbox.host import Host, Started
 from fumehood.sessions import state
 from fumehood.sessions.turns import Turns
-from fumehood.store.database import Database
+from fumehood.store.database import Database, Transaction
 from fumehood.store.sessions import SessionRow, SessionStatus
 
 # A database that does not answer must neither keep a sandbox alive nor leave a session's end unwritten.
@@ -24,10 +24,18 @@ log = structlog.get_logger()
 
 @dataclass
 class LiveSession:
-    """A session whose sandbox this server runs."""
+    """A session that calls can be made in: this server runs its sandbox, or has the image of it."""
 
     row: SessionRow
     turns: Turns = field(default_factory=Turns)
+    uses: int = 0
+    """Calls and transfers under way."""
+    used_at: float = field(default_factory=clock.monotonic_seconds)
+    """When the last of them ended, by the monotonic clock."""
+    moving: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by whoever brings it into an image or out of one."""
+    is_leaving: bool = False
+    """Whether its sandbox is being given up for its image: calls wait for `moving` then."""
     expiry: asyncio.TimerHandle | None = None
     ending: "asyncio.Task[None] | None" = None
 
@@ -35,25 +43,34 @@ class LiveSession:
 class Lifecycle:
     """Starts and ends sandboxes of sessions, each at most once, whoever asks and however often."""
 
-    def __init__(self, database: Database, host: Host) -> None:
+    def __init__(self, database: Database, host: Host, remove_image: Callable[[str], Awaitable[None]]) -> None:
+        """`remove_image` removes what a hibernated session that has ended leaves."""
         self._database = database
         self._host = host
+        self._remove_image = remove_image
         self._live: dict[str, LiveSession] = {}
         self._starting: dict[str, asyncio.Task[SessionRow]] = {}
         self._background: set[asyncio.Task[None]] = set()
 
     @property
     def count(self) -> int:
-        """The sessions whose sandboxes run here or are being brought up."""
+        """The sessions whose sandboxes run here or are being brought up, and those with an image."""
         return len(self._starting.keys() | self._live.keys())
 
+    @property
+    def live(self) -> list[LiveSession]:
+        """The sessions that calls can be made in."""
+        return [*self._live.values()]
+
     def find(self, session_id: str) -> LiveSession | None:
-        """The session, if its sandbox runs here."""
+        """The session, if calls can be made in it."""
         return self._live.get(session_id)
 
-    def start(self, row: SessionRow) -> None:
+    # Beginning
+
+    def start(self, row: SessionRow, bring_up: Callable[[SessionRow], Awaitable[Started]]) -> None:
         """Begin to bring up the sandbox of a new session; `wait_started` tells how that goes."""
-        starting = asyncio.ensure_future(self._bring_up(row))
+        starting = asyncio.ensure_future(self._bring_up(row, bring_up))
         self._starting[row.id] = starting
 
         def forget(_: "asyncio.Task[SessionRow]") -> None:
@@ -64,78 +81,139 @@ class Lifecycle:
     async def wait_started(self, session_id: str) -> SessionRow | None:
         """The session's row once it is ready; None if no start of it is under way.
 
-        The start goes on if whoever waits gives up. InternalError if it fails, NotFoundError if the session's time was
-        up before its sandbox was.
+        The start goes on if whoever waits gives up. InternalError if it fails, ThrottledError if the machine has no
+        room for it, NotFoundError if the session's time was up before its sandbox was.
         """
         starting = self._starting.get(session_id)
         return await asyncio.shield(starting) if starting is not None else None
 
-    async def end(self, session_id: str, reason: EndReason, detail: str = "") -> None:
-        """End a session and wait until it is over. The first reason stays; one that is over is left alone."""
+    def enter(self, row: SessionRow) -> LiveSession:
+        """Have a session whose row says that it is ready, or hibernated, among the live ones, and see to its end."""
+        live = self._live[row.id] = LiveSession(row)
+        left = max((row.deadline_at - clock.now()).total_seconds(), 0.0)
+        live.expiry = asyncio.get_running_loop().call_later(left, self._expire, row.id)
+        if row.sandbox_id is not None:
+            self.watch(live, row.sandbox_id)
+        return live
+
+    def leave(self, session_id: str) -> None:
+        """Take back `enter`, for a session that nobody was told of."""
+        live = self._live.pop(session_id)
+        if live.expiry is not None:
+            live.expiry.cancel()
+
+    def watch(self, live: LiveSession, sandbox_id: str) -> None:
+        """End the session when that sandbox of it ends, unless it has another, or an image, by then."""
+        self._in_background(self._watch(live, sandbox_id))
+
+    async def _bring_up(self, row: SessionRow, bring_up: Callable[[SessionRow], Awaitable[Started]]) -> SessionRow:
+        """Start the sandbox of a new session. The session is ready, or over, when this returns or raises."""
+        started: Started | None = None
+        try:
+            started = await bring_up(row)
+            async with self._database.writing() as transaction:
+                row = await transaction.sessions.transition(
+                    row.id,
+                    row.version,
+                    status=SessionStatus.READY,
+                    sandbox_id=started.sandbox_id,
+                    started_from=started.started_from,
+                )
+        except BaseException as error:
+            expired = row.deadline_at <= clock.now()
+            reason = EndReason.EXPIRED if expired else EndReason.START_FAILED
+            if started is not None:
+                await self._host.stop(started.sandbox_id, reason)
+            await self._write_end(row.id, End(reason, "" if expired else str(error)))
+            if expired:
+                raise state.ended(row.id, reason) from error
+            log.error("session.start_failed", session_id=row.id, error=str(error))
+            if isinstance(error, SandboxLostError | GuestError | TimeoutError | OSError):
+                raise InternalError("The session's sandbox could not be started.") from error
+            raise
+        self.enter(row)
+        log.info("session.started", session_id=row.id, isolation=str(started.isolation), by=started.started_from)
+        return row
+
+    # Ending
+
+    async def begin_end(self, session_id: str, reason: EndReason, detail: str = "") -> None:
+        """Have a session ended: when this returns it is over for every caller, and the rest is seen to.
+
+        The first reason stays; one that is over is left alone.
+        """
         with suppress(FumehoodError):
             await self.wait_started(session_id)
         live = self._live.get(session_id)
         if live is None:
             return
         if live.ending is None:
-            live.ending = asyncio.ensure_future(self._tear_down(live, reason, detail))
-        await asyncio.shield(live.ending)
+            told = asyncio.get_running_loop().create_future()
+            live.ending = asyncio.ensure_future(self._tear_down(live, reason, detail, told))
+            self._follow(live.ending)
+            await told
 
-    async def close(self) -> None:
-        """End every session of this server."""
-        sessions = {*self._starting, *self._live}
-        await asyncio.gather(*(self.end(session_id, EndReason.HOST_LOST) for session_id in sessions))
-        await asyncio.gather(*self._background)
+    async def end(self, session_id: str, reason: EndReason, detail: str = "") -> None:
+        """As `begin_end`, and wait until nothing of it is left."""
+        await self.begin_end(session_id, reason, detail)
+        live = self._live.get(session_id)
+        if live is not None and live.ending is not None:
+            await asyncio.shield(live.ending)
 
-    async def _bring_up(self, row: SessionRow) -> SessionRow:
-        """Start the sandbox of a new session. The session is ready, or over, when this returns or raises."""
-        try:
-            life_seconds = (row.deadline_at - clock.now()).total_seconds()
-            isolation = await self._host.start(StartSandbox(row.id, row.template, life_seconds))
-            async with self._database.writing() as transaction:
-                row = await transaction.sessions.transition(row.id, row.version, status=SessionStatus.READY)
-        except BaseException as error:
-            expired = row.deadline_at <= clock.now()
-            reason = EndReason.EXPIRED if expired else EndReason.START_FAILED
-            await self._host.stop(row.id, reason)
-            await self._write_end(row.id, reason, "" if expired else str(error))
-            if expired:
-                raise state.ended(row.id, reason) from error
-            log.error("session.start_failed", session_id=row.id, error=str(error))
-            if isinstance(error, SandboxLostError | TimeoutError | OSError):
-                raise InternalError("The session's sandbox could not be started.") from error
-            raise
-        live = self._live[row.id] = LiveSession(row)
-        left = max((row.deadline_at - clock.now()).total_seconds(), 0.0)
-        live.expiry = asyncio.get_running_loop().call_later(left, self._expire, row.id)
-        self._in_background(self._watch(row.id))
-        log.info("session.started", session_id=row.id, isolation=str(isolation))
-        return row
+    async def close(self, *, leave_running: bool) -> None:
+        """End every session of this server that holds a sandbox, or leave them to the next server."""
+        if leave_running:
+            await asyncio.gather(*self._starting.values(), return_exceptions=True)
+        else:
+            sessions = {*self._starting, *(live.row.id for live in self.live if not _is_asleep(live.row))}
+            await asyncio.gather(*(self.end(session_id, EndReason.HOST_LOST) for session_id in sessions))
+        for live in self.live:
+            if live.expiry is not None:
+                live.expiry.cancel()
+        endings = [live.ending for live in self.live if live.ending is not None]
+        await asyncio.gather(*endings)
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
 
-    async def _watch(self, session_id: str) -> None:
+    async def _watch(self, live: LiveSession, sandbox_id: str) -> None:
         with suppress(SandboxLostError):
-            end = await self._host.wait_end(session_id)
-            await self.end(session_id, end.reason, end.detail)
+            end = await self._host.wait_end(sandbox_id)
+            if live.row.sandbox_id == sandbox_id and not live.is_leaving:
+                await self.end(live.row.id, end.reason, end.detail)
 
     def _expire(self, session_id: str) -> None:
         self._in_background(self.end(session_id, EndReason.EXPIRED))
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.ensure_future(work)
+        self._follow(asyncio.ensure_future(work))
+
+    def _follow(self, task: "asyncio.Task[None]") -> None:
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
-    async def _tear_down(self, live: LiveSession, reason: EndReason, detail: str) -> None:
+    async def _tear_down(self, live: LiveSession, reason: EndReason, detail: str, told: "asyncio.Future[None]") -> None:
         session_id = live.row.id
         if live.expiry is not None:
             live.expiry.cancel()
-        await self._write_stopping(live.row, reason)
-        end = await self._host.stop(session_id, reason)
-        if end is not None:
-            reason, detail = end.reason, end.detail
-        await self._write_end(session_id, reason, detail)
+        try:
+            await self._write_stopping(live.row, reason)
+        finally:
+            if not told.done():
+                told.set_result(None)
+        # Whoever moves it sees that it ends, and lets go.
+        async with live.moving:
+            row = live.row
+            end = End(reason, detail)
+            if row.sandbox_id is not None:
+                stopped = await self._host.stop(row.sandbox_id, reason)
+                if stopped is not None:
+                    end = End(stopped.reason, stopped.detail or detail, stopped.usage)
+            await self._write_end(session_id, end)
+            if row.image_id is not None:
+                await self._remove_image(row.image_id)
         del self._live[session_id]
-        log.info("session.ended", session_id=session_id, reason=reason, detail=detail)
+        log.info("session.ended", session_id=session_id, reason=end.reason, detail=end.detail)
 
     async def _write_stopping(self, row: SessionRow, reason: EndReason) -> None:
         try:
@@ -147,10 +225,10 @@ class Lifecycle:
             # The sandbox is stopped all the same, and the end is written with more patience.
             log.warning("session.stopping_not_written", session_id=row.id, error=str(error))
 
-    async def _write_end(self, session_id: str, reason: EndReason, detail: str) -> None:
+    async def _write_end(self, session_id: str, end: End) -> None:
         for delay in (*_WRITE_DELAYS_SECONDS, None):
             try:
-                await write_end(self._database, session_id, reason, detail)
+                await write_end(self._database, session_id, end)
                 return
             except Exception as error:
                 log.error("session.end_not_written", session_id=session_id, error=str(error), again_in=delay)
@@ -158,17 +236,44 @@ class Lifecycle:
                     await asyncio.sleep(delay)
 
 
-async def write_end(database: Database, session_id: str, reason: EndReason, detail: str) -> None:
+async def write_end(database: Database, session_id: str, end: End) -> None:
     """Write down that a session is over, unless that has been written already."""
     async with database.writing() as transaction:
-        row = await transaction.sessions.get(session_id)
-        if row is None or row.status is SessionStatus.TERMINATED:
-            return
-        await transaction.sessions.transition(
-            session_id,
-            row.version,
-            status=SessionStatus.TERMINATED,
-            ended_at=clock.now(),
-            end_reason=reason,
-            end_detail=detail[:1000] or None,
-        )
+        await write_end_in(transaction, session_id, end)
+
+
+async def write_end_in(transaction: Transaction, session_id: str, end: End) -> None:
+    """As `write_end`, in a transaction."""
+    row = await transaction.sessions.get(session_id)
+    if row is None or row.status is SessionStatus.TERMINATED:
+        return
+    await transaction.sessions.transition(
+        session_id,
+        row.version,
+        status=SessionStatus.TERMINATED,
+        ended_at=clock.now(),
+        end_reason=end.reason,
+        end_detail=end.detail[:1000] or None,
+        image_id=None,
+        image_bytes=None,
+        **spent(row, end.usage),
+    )
+
+
+class Spent(TypedDict):
+    """What a session has used: the members of its row."""
+
+    cpu_seconds: float
+    memory_peak_bytes: int
+
+
+def spent(row: SessionRow, usage: Usage) -> Spent:
+    """What a session has used, with what its sandbox that has just ended did."""
+    return Spent(
+        cpu_seconds=row.cpu_seconds + usage.cpu_seconds,
+        memory_peak_bytes=max(row.memory_peak_bytes, usage.memory_peak_bytes),
+    )
+
+
+def _is_asleep(row: SessionRow) -> bool:
+    return row.status is SessionStatus.HIBERNATED

@@ -1,26 +1,68 @@
-"""What an earlier server left: sessions whose sandboxes are gone, and rows of what has long been over."""
+"""What an earlier server left: sandboxes taken over or ended with a reason, and rows of what has long been over."""
 
+import asyncio
 from datetime import timedelta
 
 import structlog
 
 from fumehood import clock
-from fumehood.sandbox.contract import EndReason
-from fumehood.sessions.lifecycle import write_end
+from fumehood.errors import SandboxLostError
+from fumehood.sandbox.contract import End, EndReason, GuestError
+from fumehood.sandbox.host import Host
+from fumehood.sessions.lifecycle import Lifecycle, write_end
 from fumehood.settings import Settings
 from fumehood.store.database import Database
+from fumehood.store.sessions import SessionRow, SessionStatus
 
+_ADOPTIONS_AT_ONCE = 8
 log = structlog.get_logger()
 
 
-async def recover(database: Database, host_id: str) -> None:
-    """End every session of this host that is not over: an earlier server ran them, and their sandboxes are gone."""
+async def recover(database: Database, host: Host, lifecycle: Lifecycle, host_id: str) -> None:
+    """Take over the sessions of this host that an earlier server ran, or end them with a reason; nothing is left over.
+
+    A session whose sandbox still runs goes on as it is, and one that is hibernated as it was.
+    """
     async with database.reading() as transaction:
         rows = await transaction.sessions.active_on_host(host_id)
-    for row in rows:
-        reason = EndReason.EXPIRED if row.deadline_at <= clock.now() else EndReason.HOST_LOST
-        await write_end(database, row.id, reason, "")
-        log.info("session.recovered", session_id=row.id, reason=reason)
+    kept = {row.sandbox_id for row in rows if _may_go_on(row)}
+    await host.clean_up([sandbox_id for sandbox_id in host.left_behind() if sandbox_id not in kept])
+    at_once = asyncio.Semaphore(_ADOPTIONS_AT_ONCE)
+
+    async def one(row: SessionRow) -> None:
+        async with at_once:
+            end = await _recover(host, lifecycle, row)
+        if end is not None:
+            await write_end(database, row.id, end)
+        log.info("session.recovered", session_id=row.id, reason=end.reason if end is not None else None)
+
+    await asyncio.gather(*(one(row) for row in rows))
+
+
+def _may_go_on(row: SessionRow) -> bool:
+    return row.status in (SessionStatus.READY, SessionStatus.HIBERNATED) and row.deadline_at > clock.now()
+
+
+async def _recover(host: Host, lifecycle: Lifecycle, row: SessionRow) -> End | None:
+    """Have the session go on; how it ended if it cannot."""
+    if row.deadline_at <= clock.now():
+        return End(EndReason.EXPIRED, "")
+    if row.status is SessionStatus.HIBERNATED:
+        if row.image_id is None or not await host.has_image(row.image_id):
+            return End(EndReason.IMAGE_LOST, "its image is not there any more")
+        lifecycle.enter(row)
+        return None
+    if row.status is not SessionStatus.READY or row.sandbox_id is None:
+        # It was on its way in or out; a stop that was asked for is what happened.
+        return End(EndReason(row.end_reason or EndReason.HOST_LOST), "")
+    try:
+        await host.adopt(row.sandbox_id)
+    except (SandboxLostError, GuestError, TimeoutError) as error:
+        await host.clean_up([row.sandbox_id])
+        reason = error.reason if isinstance(error, SandboxLostError) else EndReason.HOST_LOST
+        return End(EndReason(reason), str(error))
+    lifecycle.enter(row)
+    return None
 
 
 async def purge(database: Database, settings: Settings) -> None:

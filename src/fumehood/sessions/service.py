@@ -1,7 +1,10 @@
 """The data plane: sessions started, described, listed and stopped, and tools invoked in them."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from fumehood import clock
@@ -16,9 +19,10 @@ from fumehood.errors import (
 )
 from fumehood.ids import new_ulid
 from fumehood.interpreters import PAGE_DEFAULT, Interpreters
-from fumehood.sandbox.contract import EndReason, GuestReply, GuestRequest, GuestStream
-from fumehood.sandbox.host import Host
+from fumehood.sandbox.contract import EndReason, GuestReply, GuestRequest, GuestStream, Sizes
+from fumehood.sandbox.host import Host, SandboxKind, Started, StartSandbox
 from fumehood.sessions import state
+from fumehood.sessions.hibernation import Hibernation
 from fumehood.sessions.invocations import Invocation, InvocationKey, Invocations
 from fumehood.sessions.lifecycle import Lifecycle, LiveSession
 from fumehood.settings import Settings
@@ -33,14 +37,22 @@ class Sessions:
     """The data plane's operations. Each takes a call with valid parameters and gives the answer's members."""
 
     def __init__(
-        self, database: Database, interpreters: Interpreters, host: Host, host_id: str, settings: Settings
+        self,
+        database: Database,
+        interpreters: Interpreters,
+        host: Host,
+        lifecycle: Lifecycle,
+        hibernation: Hibernation,
+        host_id: str,
+        settings: Settings,
     ) -> None:
         self._database = database
         self._interpreters = interpreters
         self._host = host
         self._host_id = host_id
         self._settings = settings
-        self._lifecycle = Lifecycle(database, host)
+        self._lifecycle = lifecycle
+        self._hibernation = hibernation
         self._invocations = Invocations(settings.call_memory_seconds)
         self._closing = False
 
@@ -51,9 +63,9 @@ class Sessions:
         _refuse_unsupported(call.parameters)
         account, identifier = call.principal.account_id, call.parameters["codeInterpreterIdentifier"]
         template_id = await self._interpreters.template_of(await self._interpreters.resolve(account, identifier))
-        row, first = await self._claim_start(call, template_id)
-        if first:
-            self._lifecycle.start(row)
+        kind = SandboxKind(template_id, self._sizes())
+        ready = self._host.take_ready(kind)
+        row = await self._claim_start(call, kind, ready)
         # The start goes on if the client gives up waiting: its retry, with the same token, finds the session.
         row = await self._lifecycle.wait_started(row.id) or row
         if row.end_reason == EndReason.START_FAILED:
@@ -91,7 +103,7 @@ class Sessions:
         account, token = call.principal.account_id, call.parameters.get("clientToken")
         async with self._database.writing() as transaction:
             await transaction.client_tokens.claim(account, call.operation, token, call.parameters, row.id)
-        await self._lifecycle.end(row.id, EndReason.STOPPED)
+        await self._lifecycle.begin_end(row.id, EndReason.STOPPED)
         self._invocations.forget_session(row.id)
         row = await self._find(call)
         return {
@@ -112,13 +124,22 @@ class Sessions:
         invocation = self._repeated(call, session_id) or self._begin(call, live)
         return EventStreamReply({"sessionId": session_id}, invocation.events())
 
-    async def open_stream(self, principal: Principal, session_id: str, request: GuestRequest) -> GuestStream:
-        """A stream to the session's guest. NotFoundError if the session is unknown, not the principal's, or over."""
+    @asynccontextmanager
+    async def stream(self, principal: Principal, session_id: str, request: GuestRequest) -> AsyncGenerator[GuestStream]:
+        """A stream to the session's guest, abandoned at the end if it is not over.
+
+        NotFoundError if the session is unknown, not the principal's, or over. Other errors as of `Hibernation.use`.
+        """
         live = await self._find_live(principal, session_id, None)
-        try:
-            return self._host.open_stream(live.row.id, request)
-        except SandboxLostError as error:
-            raise state.ended(session_id, error.reason) from error
+        async with self._hibernation.use(live):
+            try:
+                stream = self._host.open_stream(_sandbox_of(live), request)
+            except SandboxLostError as error:
+                raise state.ended(session_id, error.reason) from error
+            try:
+                yield stream
+            finally:
+                stream.abandon()
 
     # The life of the server
 
@@ -133,33 +154,75 @@ class Sessions:
         return not self._closing
 
     async def close(self) -> None:
-        """End every session of this server; none can be started afterwards."""
+        """End every session that holds a sandbox, or leave them to the next server; none can be started afterwards."""
         self._closing = True
-        await self._lifecycle.close()
+        await self._lifecycle.close(leave_running=self._settings.keep_sessions)
 
     # Starting
 
-    async def _claim_start(self, call: Call, template_id: str) -> tuple[SessionRow, bool]:
-        """The row of the session to start, and whether this call is the one that starts it."""
-        account, wanted = call.principal.account_id, call.parameters
+    def _sizes(self) -> Sizes:
+        settings = self._settings
+        return Sizes(
+            settings.sandbox_cpus,
+            settings.sandbox_memory_bytes,
+            settings.sandbox_disk_bytes,
+            settings.sandbox_processes_max,
+        )
+
+    async def _claim_start(self, call: Call, kind: SandboxKind, ready: Started | None) -> SessionRow:
+        """The row of the session to start; this begins the start, unless an earlier call did.
+
+        `ready` is a sandbox for it, or None for one that has yet to be started.
+        """
+        if ready is None:
+            self._host.require_room()
         session_id = new_ulid()
+        row = self._new_row(call, session_id, kind, ready)
+        if ready is not None:
+            # Before its row is there: whoever repeats this call finds the row, and then the session.
+            self._lifecycle.enter(row)
+        try:
+            if ready is not None:
+                await self._host.set_life(ready.sandbox_id, (row.deadline_at - clock.now()).total_seconds())
+            earlier = await self._add_row(call, row)
+        except BaseException:
+            await self._give_up(session_id, ready)
+            raise
+        if earlier is not None:
+            await self._give_up(session_id, ready)
+            return earlier
+        if ready is None:
+            self._lifecycle.start(row, partial(self._start_sandbox, kind))
+        return row
+
+    async def _add_row(self, call: Call, row: SessionRow) -> SessionRow | None:
+        """Keep the row of a new session; or the row of an earlier one, if the call repeats that one's start."""
+        account, wanted = row.account_id, call.parameters
         async with self._database.writing() as transaction:
             await transaction.lock_account(account)
-            interpreter = await self._interpreters.resolve(account, wanted["codeInterpreterIdentifier"], transaction)
+            await self._interpreters.resolve(account, wanted["codeInterpreterIdentifier"], transaction)
             earlier = await transaction.client_tokens.claim(
-                account, call.operation, wanted.get("clientToken"), wanted, session_id
+                account, call.operation, wanted.get("clientToken"), wanted, row.id
             )
             if earlier is not None:
-                return await self._earlier_start(transaction, earlier), False
+                return await self._earlier_start(transaction, earlier)
             active = await transaction.sessions.count_active(account)
             if active >= self._settings.sessions_max:
                 raise QuotaExceededError(
                     f"The account has {active} active sessions, and may have {self._settings.sessions_max}. "
                     "Stop some, or wait for their timeout."
                 )
-            row = self._new_row(call, session_id, interpreter.id, template_id)
             await transaction.sessions.add(row)
-        return row, True
+        return None
+
+    async def _start_sandbox(self, kind: SandboxKind, row: SessionRow) -> Started:
+        life_seconds = (row.deadline_at - clock.now()).total_seconds()
+        return await self._host.start(StartSandbox(kind, life_seconds))
+
+    async def _give_up(self, session_id: str, ready: Started | None) -> None:
+        if ready is not None:
+            self._lifecycle.leave(session_id)
+            await self._host.stop(ready.sandbox_id, EndReason.STOPPED)
 
     async def _earlier_start(self, transaction: Transaction, session_id: str) -> SessionRow:
         row = await transaction.sessions.get(session_id)
@@ -167,24 +230,27 @@ class Sessions:
             raise state.unknown(session_id)
         return row
 
-    def _new_row(self, call: Call, session_id: str, interpreter_id: str, template_id: str) -> SessionRow:
+    def _new_row(self, call: Call, session_id: str, kind: SandboxKind, ready: Started | None) -> SessionRow:
+        identifier = call.parameters["codeInterpreterIdentifier"]
         timeout = call.parameters.get("sessionTimeoutSeconds", self._settings.session_timeout_seconds)
         now = clock.now()
         return SessionRow(
             id=session_id,
             account_id=call.principal.account_id,
-            interpreter_id=interpreter_id,
+            interpreter_id=self._interpreters.interpreter_id(call.principal.account_id, identifier),
             name=call.parameters.get("name"),
-            status=SessionStatus.STARTING,
+            status=SessionStatus.STARTING if ready is None else SessionStatus.READY,
             version=1,
             timeout_seconds=timeout,
             created_at=now,
             deadline_at=now + timedelta(seconds=timeout),
             updated_at=now,
-            template=template_id,
+            template=kind.template_id,
             started_by=call.principal.arn,
             host_id=self._host_id,
-            sandbox_id=session_id,
+            sandbox_id=None if ready is None else ready.sandbox_id,
+            sizes=asdict(kind.sizes),
+            started_from=None if ready is None else ready.started_from,
         )
 
     # Finding
@@ -242,13 +308,15 @@ class Sessions:
     ) -> AsyncIterator[Result]:
         session_id = live.row.id
         try:
-            if kernel is None:
-                async for result in tool.run(arguments, self._guest(session_id)):
-                    yield result
-                return
-            async with live.turns.take(kernel, self._settings.call_timeout_seconds):
-                async for result in tool.run(arguments, self._guest(session_id)):
-                    yield result
+            async with self._hibernation.use(live):
+                guest = self._guest(live)
+                if kernel is None:
+                    async for result in tool.run(arguments, guest):
+                        yield result
+                    return
+                async with live.turns.take(kernel, self._settings.call_timeout_seconds):
+                    async for result in tool.run(arguments, guest):
+                        yield result
         except SandboxLostError as error:
             # The reason is known for certain only when the end has been seen to.
             await self._lifecycle.end(session_id, EndReason(error.reason))
@@ -256,12 +324,18 @@ class Sessions:
         except TimeoutError as error:
             raise InternalError("The session's sandbox did not answer in time.") from error
 
-    def _guest(self, session_id: str) -> Guest:
+    def _guest(self, live: LiveSession) -> Guest:
         async def call(request: GuestRequest, timeout_seconds: float, reply_bytes_max: int) -> GuestReply:
-            return await self._host.call(session_id, request, timeout_seconds, reply_bytes_max)
+            return await self._host.call(_sandbox_of(live), request, timeout_seconds, reply_bytes_max)
 
         settings = self._settings
         return Guest(call, settings.call_timeout_seconds, settings.task_timeout_seconds, settings.images_as_links)
+
+
+def _sandbox_of(live: LiveSession) -> str:
+    if live.row.sandbox_id is None:
+        raise SandboxLostError("the session has no sandbox", EndReason.HOST_LOST)
+    return live.row.sandbox_id
 
 
 def _invocation_key(call: Call, session_id: str) -> InvocationKey | None:

@@ -19,6 +19,7 @@ from fumehood.store.interpreters import InterpreterRepository
 from fumehood.store.migrate import migrate
 from fumehood.store.page_tokens import PageTokens
 from fumehood.store.sessions import SessionRepository
+from fumehood.store.snapshots import SnapshotRepository
 from fumehood.store.tables import installation
 
 WAIT_SECONDS = 30
@@ -42,6 +43,7 @@ class Transaction:
     page_tokens: PageTokens
     interpreters: InterpreterRepository
     sessions: SessionRepository
+    snapshots: SnapshotRepository
     client_tokens: ClientTokenRepository
 
     async def lock_account(self, account_id: str) -> None:
@@ -121,6 +123,7 @@ class Database:
                 self._page_tokens,
                 InterpreterRepository(connection),
                 SessionRepository(connection, self._page_tokens),
+                SnapshotRepository(connection, self._page_tokens),
                 ClientTokenRepository(connection),
             )
 

@@ -18,10 +18,12 @@ from fumehood.store.timestamps import UtcTimestamp
 
 
 class SessionStatus(StrEnum):
-    """Where a session is in its life. All but `TERMINATED` are active: they hold, or may hold, a sandbox."""
+    """Where a session is in its life. All but `TERMINATED` are active: they may hold a sandbox or an image."""
 
     STARTING = "starting"
     READY = "ready"
+    HIBERNATED = "hibernated"
+    """As ready for whoever calls: its state is in an image, and a call brings it back into a sandbox."""
     STOPPING = "stopping"
     TERMINATED = "terminated"
 
@@ -57,6 +59,15 @@ class SessionRow:
     sandbox_id: str | None = None
     certificates: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     filesystem_configurations: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    sizes: dict[str, int] = field(default_factory=dict[str, int])
+    """What its sandbox may use; empty in rows of before there was a choice."""
+    started_from: str | None = None
+    """What its first sandbox was made from: the sandbox room's word."""
+    image_id: str | None = None
+    image_bytes: int | None = None
+    cpu_seconds: float = 0.0
+    """What its sandboxes before the present one used, all of them once it is terminated."""
+    memory_peak_bytes: int = 0
 
 
 class SessionChanges(TypedDict, total=False):
@@ -69,6 +80,11 @@ class SessionChanges(TypedDict, total=False):
     end_detail: str | None
     host_id: str | None
     sandbox_id: str | None
+    started_from: str | None
+    image_id: str | None
+    image_bytes: int | None
+    cpu_seconds: float
+    memory_peak_bytes: int
 
 
 class SessionRepository:
@@ -144,12 +160,15 @@ class SessionRepository:
         return found[:limit], self._page_tokens.encode(scope, Position(last.created_at, last.id))
 
     async def count_active(self, account_id: str, interpreter_id: str | None = None) -> int:
-        """How many sessions of the account, or of one of its interpreters, are not terminated.
+        """How many sessions of the account, or of one of its interpreters, are neither terminated nor being ended.
 
         The count holds until the transaction ends only under `Transaction.lock_account`.
         """
         statement = select(func.count()).where(
-            sessions.c.account_id == account_id, sessions.c.status != SessionStatus.TERMINATED
+            sessions.c.account_id == account_id,
+            # The first is what the index of active sessions is by.
+            sessions.c.status != SessionStatus.TERMINATED,
+            sessions.c.status != SessionStatus.STOPPING,
         )
         if interpreter_id is not None:
             statement = statement.where(sessions.c.interpreter_id == interpreter_id)
@@ -178,4 +197,5 @@ class SessionRepository:
 def _session(row: RowMapping) -> SessionRow:
     values = dict(row)
     values["status"] = SessionStatus(values["status"])
+    values["sizes"] = values["sizes"] or {}
     return SessionRow(**values)

@@ -1,6 +1,20 @@
 """The tables. Migrations must lead to exactly these; a test compares the two on both databases."""
 
-from sqlalchemy import JSON, CheckConstraint, Column, Index, Integer, LargeBinary, MetaData, String, Table, Text, text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    text,
+)
 
 from fumehood.store.text import ReportedText
 from fumehood.store.timestamps import UtcTimestamp
@@ -73,12 +87,40 @@ sessions = Table(
     Column("certificates", JSON, nullable=False),
     Column("filesystem_configurations", JSON, nullable=False),
     Column("started_by", Text, nullable=False),
+    Column("sizes", JSON),
+    Column("started_from", String(16)),
+    Column("image_id", String(26)),
+    Column("image_bytes", BigInteger),
+    Column("cpu_seconds", Float, nullable=False, server_default="0"),
+    Column("memory_peak_bytes", BigInteger, nullable=False, server_default="0"),
 )
 _active = text("status != 'terminated'")
 Index("ix_sessions_listing", sessions.c.account_id, sessions.c.interpreter_id, sessions.c.created_at, sessions.c.id)
 Index("ix_sessions_active", sessions.c.account_id, sqlite_where=_active, postgresql_where=_active)
 Index("ix_sessions_active_host", sessions.c.host_id, sqlite_where=_active, postgresql_where=_active)
 Index("ix_sessions_ended", sessions.c.ended_at)
+
+snapshots = Table(
+    "snapshots",
+    metadata,
+    Column("id", String(26), primary_key=True),
+    Column("account_id", String(12), nullable=False),
+    Column("interpreter_id", String(64), nullable=False),
+    Column("session_id", String(26), nullable=False),
+    Column("name", String(100)),
+    Column("template", String(128), nullable=False),
+    Column("sizes", JSON, nullable=False),
+    Column("certificates", JSON, nullable=False),
+    Column("filesystem_configurations", JSON, nullable=False),
+    Column("host_id", String(64), nullable=False),
+    Column("image_id", String(26), nullable=False),
+    Column("image_bytes", BigInteger, nullable=False),
+    Column("created_at", UtcTimestamp, nullable=False),
+    Column("expires_at", UtcTimestamp, nullable=False),
+    Column("created_by", Text, nullable=False),
+)
+Index("ix_snapshots_listing", snapshots.c.account_id, snapshots.c.created_at, snapshots.c.id)
+Index("ix_snapshots_expiry", snapshots.c.expires_at)
 
 client_tokens = Table(
     "client_tokens",

@@ -254,11 +254,11 @@ def test_whatever_is_given_as_a_token_is_refused_by_field(token: str) -> None:
         PageTokens(b"k" * 32).decode(["sessions"], token)
 
 
-async def test_every_status_but_terminated_counts_as_active(database: Database) -> None:
+async def test_every_status_counts_as_active_but_of_sessions_that_are_over_or_being_ended(database: Database) -> None:
     await add(database, *(session(status=status) for status in SessionStatus))
     await add(database, session(interpreter_id="mine-0123456789"), session(account_id=OTHER_ACCOUNT))
     async with database.reading() as transaction:
-        assert await transaction.sessions.count_active(ACCOUNT) == len(SessionStatus) - 1 + 1
+        assert await transaction.sessions.count_active(ACCOUNT) == len(SessionStatus) - 2 + 1
         assert await transaction.sessions.count_active(ACCOUNT, "mine-0123456789") == 1
         assert await transaction.sessions.count_active("222222222222") == 0
 

@@ -1,0 +1,114 @@
+"""The process that keeps one sandbox and outlives the server: started, found again, given a deadline, waited for."""
+
+import asyncio
+import ctypes
+import math
+import os
+import signal
+import time
+from contextlib import suppress
+from importlib import resources
+from pathlib import Path
+from typing import Self
+
+GRACE_SECONDS = 30
+"""How much longer than it should a sandbox may live whose agent does not end it."""
+_PR_SET_CHILD_SUBREAPER = 36
+_prctl = ctypes.CDLL(None).prctl
+
+
+class Keeper:
+    """The keeper of one sandbox. `ended` is done once it has ended, and with it all that it keeps."""
+
+    def __init__(self, folder: Path, pid: int, ended: "asyncio.Future[None]") -> None:
+        self.pid = pid
+        self.ended = ended
+        self._folder = folder
+
+    @classmethod
+    async def start(cls, folder: Path, life_seconds: float, arguments: tuple[str, ...], pipes: tuple[int, int]) -> Self:
+        """Start one for the sandbox in `folder`; `arguments` are those of supervise.sh after the folder."""
+        _write_deadline(folder, life_seconds)
+        script = resources.files("fumehood.sandbox").joinpath("supervise.sh")
+        process = await asyncio.create_subprocess_exec(
+            *("unshare", "--mount", "--propagation", "private", "bash", str(script), str(folder), *arguments),
+            stdin=pipes[0],
+            stdout=pipes[1],
+            stderr=asyncio.subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=_adopt_orphans,
+        )
+
+        async def wait() -> None:
+            await process.wait()
+
+        return cls(folder, process.pid, asyncio.ensure_future(wait()))
+
+    @classmethod
+    def find(cls, folder: Path) -> Self | None:
+        """The keeper that an earlier server started for the sandbox in `folder`; None if it does not live."""
+        pid = _read_pid(folder / "keeper.pid")
+        if pid is None:
+            return None
+        try:
+            descriptor = os.pidfd_open(pid)
+        except OSError:
+            return None
+        # Only now: the number could have been another's until the descriptor was open.
+        if not _keeps(pid, folder):
+            os.close(descriptor)
+            return None
+        return cls(folder, pid, _end_of(descriptor))
+
+    def set_life(self, life_seconds: float) -> None:
+        """Have it kill the sandbox in that many seconds and a grace, instead of when it was to."""
+        with suppress(OSError):
+            _write_deadline(self._folder, life_seconds)
+            os.kill(self.pid, signal.SIGUSR1)
+
+    def go_on(self) -> None:
+        """Let it run, if it was stopped."""
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGCONT)
+
+
+def _end_of(descriptor: int) -> "asyncio.Future[None]":
+    """Done once the process of a pidfd has ended."""
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[None] = loop.create_future()
+
+    def tell() -> None:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+        if not ended.done():
+            ended.set_result(None)
+
+    loop.add_reader(descriptor, tell)
+    return ended
+
+
+def _write_deadline(folder: Path, life_seconds: float) -> None:
+    new = folder / "deadline.new"
+    new.write_text(str(math.ceil(time.time() + life_seconds) + GRACE_SECONDS))
+    new.rename(folder / "deadline")
+
+
+def _adopt_orphans() -> None:
+    """Make this process the one that reaps what the sandbox's processes leave behind; kept across exec."""
+    # Deleting a sandbox waits until its gofer is reaped; the machine's init may take seconds over it, or never do it.
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _read_pid(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _keeps(pid: int, folder: Path) -> bool:
+    """Whether the process of that number keeps the sandbox in `folder`, and is not another that got its number."""
+    try:
+        return os.fsencode(folder) in Path("/proc", str(pid), "cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False

@@ -1,0 +1,178 @@
+"""Sandboxes that are ready before anybody asks for them, one pool for each kind that a request can ask for."""
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+import structlog
+
+from fumehood import clock
+from fumehood.errors import FumehoodError
+from fumehood.sandbox.contract import EndReason, GuestError, Sandbox
+
+DEMAND_SECONDS = 60.0
+"""How far back starts count as demand."""
+_REST_SECONDS = 0.25
+"""Between two refills: a burst of starts is not slowed by them."""
+_RETRY_SECONDS = 10.0
+_KINDS_MAX = 64
+"""Pools kept; the one longest not asked for goes first."""
+log = structlog.get_logger()
+Kind = TypeVar("Kind", bound=Hashable)
+
+
+@dataclass
+class Figures:
+    """What became of the starts that asked for one kind."""
+
+    hits: int = 0
+    misses: int = 0
+
+
+@dataclass
+class _Pool:
+    ready: deque[Sandbox] = field(default_factory=deque[Sandbox])
+    figures: Figures = field(default_factory=Figures)
+    asked_at: deque[float] = field(default_factory=lambda: deque[float](maxlen=1024))
+
+
+class Pools(Generic[Kind]):
+    """All pools. `make` starts a sandbox of a kind; `has_room` tells whether the machine has room for idle ones now."""
+
+    def __init__(
+        self,
+        make: Callable[[Kind], Awaitable[Sandbox]],
+        has_room: Callable[[], bool],
+        smallest: int,
+        largest: int,
+    ) -> None:
+        """Kinds that are `keep`t have at least `smallest` sandboxes ready; all kinds together at most `largest`."""
+        self._make = make
+        self._has_room = has_room
+        self._smallest = smallest
+        self._largest = largest
+        self._pools: dict[Kind, _Pool] = {}
+        self._kept: set[Kind] = set()
+        self._wanted = asyncio.Event()
+        self._watching: set[asyncio.Task[None]] = set()
+        self._refilling: asyncio.Task[None] | None = None
+
+    def keep(self, kind: Kind) -> None:
+        """Have sandboxes of this kind ready from now on, whether or not anybody has asked for one."""
+        self._kept.add(kind)
+        self._pool(kind)
+        self._wanted.set()
+        if self._refilling is None and self._largest > 0:
+            self._refilling = asyncio.ensure_future(self._refill_for_ever())
+
+    def take(self, kind: Kind) -> Sandbox | None:
+        """A ready sandbox, the caller's from now on; None if there is none."""
+        pool = self._pool(kind)
+        pool.asked_at.append(clock.monotonic_seconds())
+        self._wanted.set()
+        if pool.ready:
+            pool.figures.hits += 1
+            return pool.ready.popleft()
+        pool.figures.misses += 1
+        return None
+
+    def describe(self) -> list[tuple[Kind, int, int, Figures]]:
+        """Of each kind: it, how many are ready, how many are wanted, and what became of starts."""
+        return [(kind, len(pool.ready), self._target(kind), pool.figures) for kind, pool in self._pools.items()]
+
+    @property
+    def ready_count(self) -> int:
+        """Ready sandboxes of all kinds."""
+        return sum(len(pool.ready) for pool in self._pools.values())
+
+    async def drop_one(self) -> bool:
+        """Give up one ready sandbox, for its memory; whether there was one."""
+        fullest = max(self._pools.values(), key=lambda pool: len(pool.ready), default=None)
+        if fullest is None or not fullest.ready:
+            return False
+        await fullest.ready.pop().stop(EndReason.STOPPED)
+        return True
+
+    async def close(self) -> None:
+        """End every ready sandbox, and make no more."""
+        if self._refilling is not None:
+            self._refilling.cancel()
+            await asyncio.gather(self._refilling, return_exceptions=True)
+        ready = [sandbox for pool in self._pools.values() for sandbox in pool.ready]
+        self._pools.clear()
+        await asyncio.gather(*(sandbox.stop(EndReason.HOST_LOST) for sandbox in ready))
+        await asyncio.gather(*self._watching, return_exceptions=True)
+
+    def _pool(self, kind: Kind) -> _Pool:
+        pool = self._pools.pop(kind, None) or _Pool()
+        # At the end: the first is then the one that was longest not asked for.
+        self._pools[kind] = pool
+        if len(self._pools) > _KINDS_MAX:
+            stale = next((each for each, old in self._pools.items() if each not in self._kept and not old.ready), None)
+            if stale is not None:
+                del self._pools[stale]
+        return pool
+
+    def _target(self, kind: Kind) -> int:
+        """How many are wanted: as many starts as came together in the last minute's busiest tenth, and the smallest."""
+        pool = self._pools[kind]
+        now = clock.monotonic_seconds()
+        recent = [moment for moment in pool.asked_at if now - moment < DEMAND_SECONDS]
+        least = self._smallest if kind in self._kept else 0
+        return min(max(least, math.ceil(_busiest(recent, DEMAND_SECONDS / 10))), self._largest)
+
+    async def _refill_for_ever(self) -> None:
+        while True:
+            kind = self._neediest()
+            if kind is None or not self._has_room():
+                self._wanted.clear()
+                try:
+                    await asyncio.wait_for(self._wanted.wait(), DEMAND_SECONDS / 10)
+                except TimeoutError:
+                    await self._drop_surplus()
+                continue
+            try:
+                self._put(kind, await self._make(kind))
+                await asyncio.sleep(_REST_SECONDS)
+            except (FumehoodError, GuestError, TimeoutError, OSError, RuntimeError) as error:
+                log.warning("a sandbox for the pool could not be started", error=str(error))
+                await asyncio.sleep(_RETRY_SECONDS)
+
+    def _neediest(self) -> Kind | None:
+        if self.ready_count >= self._largest:
+            return None
+        lacking = {kind: self._target(kind) - len(pool.ready) for kind, pool in self._pools.items()}
+        kind = max(lacking, key=lambda each: lacking[each], default=None)
+        return kind if kind is not None and lacking[kind] > 0 else None
+
+    def _put(self, kind: Kind, sandbox: Sandbox) -> None:
+        pool = self._pool(kind)
+        pool.ready.append(sandbox)
+        watching = asyncio.ensure_future(self._forget_at_end(pool, sandbox))
+        self._watching.add(watching)
+        watching.add_done_callback(self._watching.discard)
+
+    async def _forget_at_end(self, pool: _Pool, sandbox: Sandbox) -> None:
+        await sandbox.wait_end()
+        if sandbox in pool.ready:
+            pool.ready.remove(sandbox)
+            self._wanted.set()
+
+    async def _drop_surplus(self) -> None:
+        """End what recent demand does not want any more, one of each kind at a time."""
+        for kind, pool in [*self._pools.items()]:
+            if len(pool.ready) > self._target(kind):
+                await pool.ready.pop().stop(EndReason.STOPPED)
+
+
+def _busiest(moments: list[float], span_seconds: float) -> int:
+    """The most moments, sorted as given, that lie within one span."""
+    most, first = 0, 0
+    for last, moment in enumerate(moments):
+        while moment - moments[first] > span_seconds:
+            first += 1
+        most = max(most, last - first + 1)
+    return most

@@ -1,0 +1,285 @@
+"""Sessions that nobody uses give up their sandbox for an image of it, and get another with the next call.
+
+What counts as use, and so keeps a session in its sandbox: a call or transfer under way, a task that runs, processes
+that use the processor, connections to outside. Each but the first is a setting.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+
+import structlog
+
+from fumehood import clock
+from fumehood.errors import FumehoodError, ImageError, InternalError, SandboxLostError
+from fumehood.sandbox.admission import RELIEVE_FROM
+from fumehood.sandbox.contract import EndReason, GuestError, GuestRequest, Sizes, Usage
+from fumehood.sandbox.host import Host, SandboxKind, SavedImage, Started, StartSandbox
+from fumehood.sessions import state
+from fumehood.sessions.lifecycle import Lifecycle, LiveSession, spent
+from fumehood.settings import Settings
+from fumehood.store.database import Database
+from fumehood.store.sessions import SessionRow, SessionStatus, StaleRowError
+
+_TICK_SECONDS = 1.0
+_ASK_SECONDS = 10.0
+_BUSY_CPU_SHARE = 0.02
+"""Share of one processor that a session's processes use while they do nothing to speak of."""
+_END_LARGEST_FROM = 0.97
+"""Share of the memory budget beyond which the largest session is ended, so that the kernel does not choose."""
+_FAILURES = (FumehoodError, GuestError, TimeoutError, OSError, RuntimeError)
+log = structlog.get_logger()
+
+
+@dataclass
+class Figures:
+    """What became of attempts: counted, and shown to whoever asks."""
+
+    hibernated: int = 0
+    woken: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True)
+class _Look:
+    """When a session's processes were last looked at, and the processor time they had used by then."""
+
+    at: float
+    cpu_seconds: float
+
+
+class Hibernation:
+    """Brings sessions into images and back, by itself where they are idle or memory is short, and when asked."""
+
+    def __init__(self, database: Database, host: Host, lifecycle: Lifecycle, settings: Settings) -> None:
+        self.figures = Figures()
+        self._database = database
+        self._host = host
+        self._lifecycle = lifecycle
+        self._settings = settings
+        self._looks: dict[str, _Look] = {}
+        self._watching: asyncio.Task[None] | None = None
+
+    def watch(self) -> None:
+        """Hibernate what is idle from now on, until `close`."""
+        self._watching = asyncio.ensure_future(self._watch_for_ever())
+
+    async def close(self) -> None:
+        """Stop watching."""
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
+
+    # Using
+
+    @asynccontextmanager
+    async def use(self, live: LiveSession) -> AsyncGenerator[None]:
+        """Hold a session in its sandbox, which it gets back first if it is hibernated.
+
+        ThrottledError if this machine has no room for it now, NotFoundError if it ends meanwhile.
+        """
+        live.uses += 1
+        try:
+            if live.is_leaving or live.row.status is SessionStatus.HIBERNATED:
+                await self.wake(live)
+            yield
+        finally:
+            live.uses -= 1
+            live.used_at = clock.monotonic_seconds()
+
+    async def wake(self, live: LiveSession) -> None:
+        """Give a session its sandbox back, if it has none. Errors as of `use`."""
+        async with live.moving:
+            if live.ending is not None:
+                raise state.ended(live.row.id, live.row.end_reason)
+            if live.row.status is not SessionStatus.HIBERNATED:
+                return
+            assert live.row.image_id is not None
+            image_id, began = live.row.image_id, clock.monotonic_seconds()
+            started = await self._load(live.row, image_id)
+            try:
+                async with self._database.writing() as transaction:
+                    live.row = await transaction.sessions.transition(
+                        live.row.id,
+                        live.row.version,
+                        status=SessionStatus.READY,
+                        sandbox_id=started.sandbox_id,
+                        image_id=None,
+                        image_bytes=None,
+                    )
+            except BaseException as error:
+                await self._host.stop(started.sandbox_id, EndReason.STOPPED)
+                if isinstance(error, StaleRowError):
+                    # Nobody but its end could have changed the row.
+                    raise state.ended(live.row.id, live.row.end_reason) from error
+                raise
+            self._lifecycle.watch(live, started.sandbox_id)
+            self.figures.woken += 1
+        await self._host.remove_image(image_id)
+        seconds = clock.monotonic_seconds() - began
+        log.info("session.woken", session_id=live.row.id, seconds=round(seconds, 3))
+
+    async def _load(self, row: SessionRow, image_id: str) -> Started:
+        life_seconds = max((row.deadline_at - clock.now()).total_seconds(), 0.0)
+        request = StartSandbox(kind_of(row), life_seconds)
+        try:
+            return await self._host.load(image_id, row.account_id, request, as_clone=False)
+        except ImageError as error:
+            self.figures.failed += 1
+            log.error("session.image_lost", session_id=row.id, error=error.message)
+            await self._lifecycle.begin_end(row.id, EndReason.IMAGE_LOST, error.message)
+            raise state.ended(row.id, EndReason.IMAGE_LOST) from error
+        except (SandboxLostError, GuestError, TimeoutError, OSError) as error:
+            self.figures.failed += 1
+            log.error("session.not_woken", session_id=row.id, error=str(error))
+            raise InternalError("The session is hibernated and could not be woken. Try again.") from error
+
+    # Hibernating
+
+    async def hibernate(self, live: LiveSession) -> bool:
+        """Bring a session into an image and free its sandbox; whether that was done.
+
+        It is not done while the session is used: not if it is when this is called, nor if it is used before its
+        sandbox is let go. ImageError, the session as it was, if its state cannot be written.
+        """
+        async with live.moving:
+            if not _may_leave(live):
+                return live.row.status is SessionStatus.HIBERNATED
+            sandbox_id = live.row.sandbox_id
+            assert sandbox_id is not None
+            began = clock.monotonic_seconds()
+            try:
+                saved = await self._host.save(sandbox_id, live.row.id, live.row.account_id)
+            except _FAILURES as error:
+                self.figures.failed += 1
+                log.error("session.not_hibernated", session_id=live.row.id, error=str(error))
+                raise
+            has_left = False
+            try:
+                has_left = await self._let_go(live, sandbox_id, saved)
+            finally:
+                if not has_left:
+                    await self._host.remove_image(saved.image_id)
+            if not has_left:
+                return False
+            self.figures.hibernated += 1
+        seconds = clock.monotonic_seconds() - began
+        log.info("session.hibernated", session_id=live.row.id, seconds=round(seconds, 3), bytes=saved.size_bytes)
+        return True
+
+    async def _let_go(self, live: LiveSession, sandbox_id: str, saved: SavedImage) -> bool:
+        """End the sandbox whose state is in an image, unless somebody has used it since."""
+        if not _may_leave(live):
+            return False
+        # From here on calls wait for this to be over: what they did would not be in the image.
+        live.is_leaving = True
+        try:
+            usage = await self._usage(sandbox_id)
+            async with self._database.writing() as transaction:
+                live.row = await transaction.sessions.transition(
+                    live.row.id,
+                    live.row.version,
+                    status=SessionStatus.HIBERNATED,
+                    sandbox_id=None,
+                    image_id=saved.image_id,
+                    image_bytes=saved.size_bytes,
+                    **spent(live.row, usage),
+                )
+            await self._host.stop(sandbox_id, EndReason.STOPPED)
+        finally:
+            live.is_leaving = False
+            self._looks.pop(live.row.id, None)
+        return True
+
+    async def _usage(self, sandbox_id: str) -> Usage:
+        with suppress(SandboxLostError, OSError):
+            return await self._host.usage(sandbox_id)
+        return Usage(0.0, 0, 0)
+
+    # Choosing
+
+    async def _watch_for_ever(self) -> None:
+        while True:
+            try:
+                await self._relieve()
+                await self._hibernate_idle()
+            except Exception:
+                log.exception("idle sessions could not be looked after; it will be tried again")
+            await asyncio.sleep(_TICK_SECONDS)
+
+    async def _relieve(self) -> None:
+        """Where memory is short: give up the pool, then hibernate the idlest, then end the largest."""
+        if self._host.memory.share < RELIEVE_FROM:
+            return
+        if await self._host.drop_pooled():
+            return
+        for live in self._idlest_first():
+            with suppress(*_FAILURES):
+                if await self._is_quiet(live) and await self.hibernate(live):
+                    return
+        if self._host.memory.share >= _END_LARGEST_FROM:
+            await self._end_largest()
+
+    async def _hibernate_idle(self) -> None:
+        after = self._settings.hibernate_after_seconds
+        if after == 0:
+            return
+        for live in self._idlest_first():
+            if clock.monotonic_seconds() - live.used_at < after:
+                return
+            with suppress(*_FAILURES):
+                if await self._is_quiet(live):
+                    await self.hibernate(live)
+
+    def _idlest_first(self) -> list[LiveSession]:
+        return sorted((live for live in self._lifecycle.live if _may_leave(live)), key=lambda live: live.used_at)
+
+    async def _is_quiet(self, live: LiveSession) -> bool:
+        """Whether nothing runs in the session that a hibernation would hold up; known from the second look on."""
+        sandbox_id = live.row.sandbox_id
+        if sandbox_id is None:
+            return False
+        reply = await self._host.call(sandbox_id, GuestRequest("activity"), _ASK_SECONDS, 0)
+        now, cpu_seconds = clock.monotonic_seconds(), _number(reply.head.get("cpu_seconds"))
+        before, self._looks[live.row.id] = self._looks.get(live.row.id), _Look(now, cpu_seconds)
+        settings = self._settings
+        if not settings.hibernate_with_tasks and reply.head.get("tasks") != 0:
+            return False
+        if not settings.hibernate_with_connections and reply.head.get("connections") != 0:
+            return False
+        if settings.hibernate_with_busy_processes:
+            return True
+        if before is None:
+            return False
+        return cpu_seconds - before.cpu_seconds <= _BUSY_CPU_SHARE * max(now - before.at, _TICK_SECONDS)
+
+    async def _end_largest(self) -> None:
+        sizes = {
+            live.row.id: (await self._usage(live.row.sandbox_id)).memory_bytes
+            for live in self._lifecycle.live
+            if live.row.sandbox_id is not None and live.ending is None
+        }
+        largest = max(sizes, key=lambda each: sizes[each], default=None)
+        if largest is not None:
+            memory = self._host.memory
+            log.error("session.ended_for_memory", session_id=largest, bytes=sizes[largest], used=memory.used_bytes)
+            detail = (
+                f"this machine's memory for sandboxes was used up ({memory.used_bytes} of {memory.total_bytes} bytes), "
+                f"and it held the most ({sizes[largest]} bytes)"
+            )
+            await self._lifecycle.end(largest, EndReason.QUOTA, detail)
+
+
+def kind_of(row: SessionRow) -> SandboxKind:
+    """What a session's sandbox is made of."""
+    return SandboxKind(row.template, Sizes(**row.sizes))
+
+
+def _may_leave(live: LiveSession) -> bool:
+    return live.uses == 0 and live.ending is None and live.row.status is SessionStatus.READY
+
+
+def _number(value: object) -> float:
+    """A number that the guest gave, if it is one: it is as untrusted as all else from there."""
+    return float(value) if isinstance(value, int | float) else 0.0
