@@ -88,7 +88,7 @@ class WarmImages:
 
 def image_key(spec: SandboxSpec, isolation: Isolation) -> str:
     """A key that changes with everything an image depends on: engine, root, guest, sizes, and the processor."""
-    made_of = asdict(spec) | asdict(isolation) | {"format": _FORMAT, "processor": _processor()}
+    made_of = asdict(spec) | asdict(isolation) | {"format": _FORMAT, "processor": processor()}
     made_of |= {"root": spec.root.resolve(), "guest": spec.guest.resolve()}
     for name in ("sandbox_id", "life_seconds", "start_timeout_seconds"):
         del made_of[name]
@@ -96,7 +96,7 @@ def image_key(spec: SandboxSpec, isolation: Isolation) -> str:
 
 
 @functools.cache
-def _processor() -> str:
+def processor() -> str:
     """What of the processor a running program may have looked at."""
     with suppress(OSError), Path("/proc/cpuinfo").open() as lines:
         for line in lines:
