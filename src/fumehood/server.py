@@ -24,6 +24,7 @@ from fumehood.errors import ConfigurationError
 from fumehood.extension import openapi
 from fumehood.extension.api import Api
 from fumehood.extension.files import FileTransfers
+from fumehood.extension.sessions import SessionControls
 from fumehood.extension.templates import TemplateChoices, TemplateSummary
 from fumehood.identity.policies import authorise
 from fumehood.identity.principals import Principals, make_credentials
@@ -33,15 +34,18 @@ from fumehood.sandbox.admission import Admission
 from fumehood.sandbox.contract import Isolation, SandboxSpec, Sizes
 from fumehood.sandbox.gvisor import Gvisor
 from fumehood.sandbox.host import Host, SandboxKind, StartSandbox
+from fumehood.sandbox.images.store import ImageStore
 from fumehood.sandbox.states import States
 from fumehood.sandbox.template import catalog, guest_runtime
 from fumehood.sandbox.template.available import Templates
 from fumehood.sandbox.template.catalog import Template
 from fumehood.sandbox.warm import WarmImages
+from fumehood.sessions.control import Control
 from fumehood.sessions.hibernation import Hibernation
 from fumehood.sessions.lifecycle import Lifecycle
 from fumehood.sessions.recovery import purge, recover
 from fumehood.sessions.service import Sessions
+from fumehood.sessions.snapshots import Snapshots
 from fumehood.settings import Settings
 from fumehood.store.database import Database
 from fumehood.tools.code import RUNTIMES_OF
@@ -147,11 +151,12 @@ async def _running(settings: Settings, template: Template) -> AsyncGenerator[Fum
     principals = Principals.load(settings.data / "credentials")
     database = await Database.open(settings.database)
     try:
+        store = ImageStore(settings.data / "images", settings.data / "image-key", settings.images_max_bytes)
         host = Host(
             engine,
             isolation,
             WarmImages(engine, settings.data / "warm"),
-            States(settings.data / "images"),
+            States(store, settings.data / "checkpoints", isolation),
             Admission(memory_bytes, engine.memory_used, settings.data, settings.disk_reserve_bytes),
             partial(_sandbox_spec, template.guest, settings),
             settings.pool_min,
@@ -170,13 +175,17 @@ async def _running(settings: Settings, template: Template) -> AsyncGenerator[Fum
         choices = TemplateChoices(
             partial(_template_summaries, templates), interpreters.get_template, interpreters.set_template
         )
-        extension = Api(endpoint, authorise, [*files.routes, *choices.routes])
+        snapshots = Snapshots(database, host, host_id, sessions, hibernation, settings)
+        controls = SessionControls(Control(sessions, host, hibernation, isolation), snapshots)
+        extension = Api(endpoint, authorise, [*files.routes, *choices.routes, *controls.routes])
         purging = asyncio.ensure_future(_purge_for_ever(database, interpreters, settings))
+        sweeping = asyncio.ensure_future(snapshots.sweep_for_ever())
         hibernation.watch()
         try:
             yield Fumehood(settings, isolation, endpoint, extension, sessions)
         finally:
             purging.cancel()
+            sweeping.cancel()
             await hibernation.close()
             await sessions.close()
             await host.close(leave_running=settings.keep_sessions)

@@ -39,8 +39,9 @@ class Request:
         return self._endpoint.verified_body(self._authenticated, self._receive, max_bytes)
 
     async def json(self) -> dict[str, Any]:
-        """The body, verified. InvalidRequestError if it is no JSON object, or larger than 64 KiB."""
-        return rest_json.parse_json_object(b"".join([piece async for piece in self.body(_JSON_BYTES_MAX)]))
+        """The body, verified; empty if there is none. InvalidRequestError if it is no JSON object, or over 64 KiB."""
+        body = b"".join([piece async for piece in self.body(_JSON_BYTES_MAX)])
+        return rest_json.parse_json_object(body) if body else {}
 
 
 Handler = Callable[[Request, Answer], Awaitable[None]]

@@ -243,14 +243,16 @@ class Host:
 
     # Images of sessions' states
 
-    async def save(self, sandbox_id: str, session_id: str, account_id: str) -> SavedImage:
+    async def save(self, sandbox_id: str, session_id: str, account_id: str, life_seconds: float) -> SavedImage:
         """Write a running sandbox's state into an image, and see that it can be read back; the sandbox goes on.
+
+        The image is good for `life_seconds`.
 
         ImageError if that fails: nothing is left of the image then, and the sandbox is as it was.
         """
         sandbox = self._sandbox(sandbox_id)
         base = await self._images.find(sandbox.spec, self._isolation)
-        return await self._states.save(sandbox, base, session_id, account_id)
+        return await self._states.save(sandbox, base, session_id, account_id, life_seconds)
 
     async def load(self, image_id: str, account_id: str, request: StartSandbox, *, as_clone: bool) -> Started:
         """Start a sandbox with the state in an image. Errors as of `start`; ImageError if the image is no good."""

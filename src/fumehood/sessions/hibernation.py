@@ -24,6 +24,7 @@ from fumehood.store.sessions import SessionRow, SessionStatus, StaleRowError
 
 _TICK_SECONDS = 1.0
 _ASK_SECONDS = 10.0
+_IMAGE_GRACE_SECONDS = 300.0
 _BUSY_CPU_SHARE = 0.02
 """Share of one processor that a session's processes use while they do nothing to speak of."""
 _END_LARGEST_FROM = 0.97
@@ -80,6 +81,7 @@ class Hibernation:
         ThrottledError if this machine has no room for it now, NotFoundError if it ends meanwhile.
         """
         live.uses += 1
+        live.uses_begun += 1
         try:
             if live.is_leaving or live.row.status is SessionStatus.HIBERNATED:
                 await self.wake(live)
@@ -148,16 +150,20 @@ class Hibernation:
                 return live.row.status is SessionStatus.HIBERNATED
             sandbox_id = live.row.sandbox_id
             assert sandbox_id is not None
-            began = clock.monotonic_seconds()
+            began, uses_begun = clock.monotonic_seconds(), live.uses_begun
             try:
-                saved = await self._host.save(sandbox_id, live.row.id, live.row.account_id)
+                # As long as the session, and some more: an image that expires a moment before it would be a lie.
+                life_seconds = (live.row.deadline_at - clock.now()).total_seconds() + _IMAGE_GRACE_SECONDS
+                saved = await self._host.save(sandbox_id, live.row.id, live.row.account_id, life_seconds)
             except _FAILURES as error:
                 self.figures.failed += 1
                 log.error("session.not_hibernated", session_id=live.row.id, error=str(error))
                 raise
             has_left = False
             try:
-                has_left = await self._let_go(live, sandbox_id, saved)
+                # What a call has done since then, even one that is over, is not in the image.
+                if live.uses_begun == uses_begun and _may_leave(live):
+                    has_left = await self._let_go(live, sandbox_id, saved)
             finally:
                 if not has_left:
                     await self._host.remove_image(saved.image_id)
@@ -169,9 +175,7 @@ class Hibernation:
         return True
 
     async def _let_go(self, live: LiveSession, sandbox_id: str, saved: SavedImage) -> bool:
-        """End the sandbox whose state is in an image, unless somebody has used it since."""
-        if not _may_leave(live):
-            return False
+        """End the sandbox whose state is in an image."""
         # From here on calls wait for this to be over: what they did would not be in the image.
         live.is_leaving = True
         try:

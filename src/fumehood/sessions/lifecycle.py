@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 import structlog
 
 from fumehood import clock
-from fumehood.errors import FumehoodError, InternalError, SandboxLostError
+from fumehood.errors import FumehoodError, InternalError, SandboxLostError, ThrottledError
 from fumehood.sandbox.contract import End, EndReason, GuestError, Usage
 from fumehood.sandbox.host import Host, Started
 from fumehood.sessions import state
@@ -30,6 +30,8 @@ class LiveSession:
     turns: Turns = field(default_factory=Turns)
     uses: int = 0
     """Calls and transfers under way."""
+    uses_begun: int = 0
+    """How many there have been: whoever looked away knows by it whether there was one."""
     used_at: float = field(default_factory=clock.monotonic_seconds)
     """When the last of them ended, by the monotonic clock."""
     moving: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -124,6 +126,10 @@ class Lifecycle:
             reason = EndReason.EXPIRED if expired else EndReason.START_FAILED
             if started is not None:
                 await self._host.stop(started.sandbox_id, reason)
+            if isinstance(error, ThrottledError):
+                # As if it had never been asked for: the client's next attempt, with the same token, is a new one.
+                await self._forget(row)
+                raise
             await self._write_end(row.id, End(reason, "" if expired else str(error)))
             if expired:
                 raise state.ended(row.id, reason) from error
@@ -134,6 +140,11 @@ class Lifecycle:
         self.enter(row)
         log.info("session.started", session_id=row.id, isolation=str(started.isolation), by=started.started_from)
         return row
+
+    async def _forget(self, row: SessionRow) -> None:
+        async with self._database.writing() as transaction:
+            await transaction.client_tokens.forget(row.account_id, row.id)
+            await transaction.sessions.forget(row.id)
 
     # Ending
 

@@ -27,6 +27,9 @@ async def recover(database: Database, host: Host, lifecycle: Lifecycle, host_id:
         rows = await transaction.sessions.active_on_host(host_id)
     kept = {row.sandbox_id for row in rows if _may_go_on(row)}
     await host.clean_up([sandbox_id for sandbox_id in host.left_behind() if sandbox_id not in kept])
+    async with database.reading() as transaction:
+        images = await transaction.snapshots.every_image(host_id)
+    await host.remove_images_but(images | {row.image_id for row in rows if row.image_id and _may_go_on(row)})
     at_once = asyncio.Semaphore(_ADOPTIONS_AT_ONCE)
 
     async def one(row: SessionRow) -> None:

@@ -1,6 +1,6 @@
 """The data plane: sessions started, described, listed and stopped, and tools invoked in them."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from datetime import timedelta
@@ -62,14 +62,13 @@ class Sessions:
         """StartCodeInterpreterSession. ConflictError if nothing can start from the interpreter's template any more."""
         _refuse_unsupported(call.parameters)
         account, identifier = call.principal.account_id, call.parameters["codeInterpreterIdentifier"]
-        template_id = await self._interpreters.template_of(await self._interpreters.resolve(account, identifier))
+        interpreter = await self._interpreters.resolve(account, identifier)
+        template_id = await self._interpreters.template_of(interpreter)
         kind = SandboxKind(template_id, self._sizes())
         ready = self._host.take_ready(kind)
-        row = await self._claim_start(call, kind, ready)
-        # The start goes on if the client gives up waiting: its retry, with the same token, finds the session.
-        row = await self._lifecycle.wait_started(row.id) or row
-        if row.end_reason == EndReason.START_FAILED:
-            raise InternalError(f"Session {row.id} could not be started. Start another with a new client token.")
+        row = await self._started(
+            await self._claim_start(call, interpreter.id, kind, ready, partial(self._start_sandbox, kind))
+        )
         return {
             "codeInterpreterIdentifier": row.interpreter_id,
             "sessionId": row.id,
@@ -79,6 +78,17 @@ class Sessions:
     async def get(self, call: Call) -> dict[str, Any]:
         """GetCodeInterpreterSession."""
         return state.describe(await self._find(call))
+
+    async def find(self, principal: Principal, session_id: str) -> SessionRow:
+        """A session of the principal's account, whichever interpreter's and over or not. NotFoundError."""
+        live = self._lifecycle.find(session_id)
+        row = live.row if live is not None and live.ending is None else None
+        if row is None:
+            async with self._database.reading() as transaction:
+                row = await transaction.sessions.get(session_id)
+        if row is None or row.account_id != principal.account_id:
+            raise state.unknown(session_id)
+        return row
 
     async def list(self, call: Call) -> dict[str, Any]:
         """ListCodeInterpreterSessions."""
@@ -120,7 +130,7 @@ class Sessions:
             raise InvalidRequestError.of_field(
                 "sessionId", "is needed: start a session and send its id in x-amzn-code-interpreter-session-id"
             )
-        live = await self._find_live(call.principal, session_id, parameters["codeInterpreterIdentifier"])
+        live = await self.find_live(call.principal, session_id, parameters["codeInterpreterIdentifier"])
         invocation = self._repeated(call, session_id) or self._begin(call, live)
         return EventStreamReply({"sessionId": session_id}, invocation.events())
 
@@ -130,7 +140,7 @@ class Sessions:
 
         NotFoundError if the session is unknown, not the principal's, or over. Other errors as of `Hibernation.use`.
         """
-        live = await self._find_live(principal, session_id, None)
+        live = await self.find_live(principal, session_id)
         async with self._hibernation.use(live):
             try:
                 stream = self._host.open_stream(_sandbox_of(live), request)
@@ -169,15 +179,40 @@ class Sessions:
             settings.sandbox_processes_max,
         )
 
-    async def _claim_start(self, call: Call, kind: SandboxKind, ready: Started | None) -> SessionRow:
+    async def start_from(
+        self,
+        call: Call,
+        interpreter_id: str,
+        kind: SandboxKind,
+        bring_up: Callable[[SessionRow], Awaitable[Started]],
+    ) -> SessionRow:
+        """A new session of the caller's account in the sandbox that `bring_up` makes; the start that `call` repeats."""
+        _refuse_unsupported(call.parameters)
+        return await self._started(await self._claim_start(call, interpreter_id, kind, None, bring_up))
+
+    async def _started(self, row: SessionRow) -> SessionRow:
+        # The start goes on if the client gives up waiting: its retry, with the same token, finds the session.
+        row = await self._lifecycle.wait_started(row.id) or row
+        if row.end_reason == EndReason.START_FAILED:
+            raise InternalError(f"Session {row.id} could not be started. Start another with a new client token.")
+        return row
+
+    async def _claim_start(
+        self,
+        call: Call,
+        interpreter_id: str,
+        kind: SandboxKind,
+        ready: Started | None,
+        bring_up: Callable[[SessionRow], Awaitable[Started]],
+    ) -> SessionRow:
         """The row of the session to start; this begins the start, unless an earlier call did.
 
-        `ready` is a sandbox for it, or None for one that has yet to be started.
+        `ready` is a sandbox for it, or None for one that `bring_up` has yet to start.
         """
         if ready is None:
             self._host.require_room()
         session_id = new_ulid()
-        row = self._new_row(call, session_id, kind, ready)
+        row = self._new_row(call, session_id, interpreter_id, kind, ready)
         if ready is not None:
             # Before its row is there: whoever repeats this call finds the row, and then the session.
             self._lifecycle.enter(row)
@@ -192,7 +227,7 @@ class Sessions:
             await self._give_up(session_id, ready)
             return earlier
         if ready is None:
-            self._lifecycle.start(row, partial(self._start_sandbox, kind))
+            self._lifecycle.start(row, bring_up)
         return row
 
     async def _add_row(self, call: Call, row: SessionRow) -> SessionRow | None:
@@ -200,7 +235,7 @@ class Sessions:
         account, wanted = row.account_id, call.parameters
         async with self._database.writing() as transaction:
             await transaction.lock_account(account)
-            await self._interpreters.resolve(account, wanted["codeInterpreterIdentifier"], transaction)
+            await self._interpreters.resolve(account, row.interpreter_id, transaction)
             earlier = await transaction.client_tokens.claim(
                 account, call.operation, wanted.get("clientToken"), wanted, row.id
             )
@@ -230,14 +265,15 @@ class Sessions:
             raise state.unknown(session_id)
         return row
 
-    def _new_row(self, call: Call, session_id: str, kind: SandboxKind, ready: Started | None) -> SessionRow:
-        identifier = call.parameters["codeInterpreterIdentifier"]
+    def _new_row(
+        self, call: Call, session_id: str, interpreter_id: str, kind: SandboxKind, ready: Started | None
+    ) -> SessionRow:
         timeout = call.parameters.get("sessionTimeoutSeconds", self._settings.session_timeout_seconds)
         now = clock.now()
         return SessionRow(
             id=session_id,
             account_id=call.principal.account_id,
-            interpreter_id=self._interpreters.interpreter_id(call.principal.account_id, identifier),
+            interpreter_id=interpreter_id,
             name=call.parameters.get("name"),
             status=SessionStatus.STARTING if ready is None else SessionStatus.READY,
             version=1,
@@ -265,7 +301,7 @@ class Sessions:
             raise state.unknown(wanted["sessionId"])
         return row
 
-    async def _find_live(self, principal: Principal, session_id: str, identifier: str | None) -> LiveSession:
+    async def find_live(self, principal: Principal, session_id: str, identifier: str | None = None) -> LiveSession:
         """A session that calls can be made in. NotFoundError says whether it is unknown, or how it ended."""
         live = self._lifecycle.find(session_id)
         row = live.row if live is not None else None

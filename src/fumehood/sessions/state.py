@@ -9,7 +9,7 @@ from fumehood.sandbox.contract import EndReason
 from fumehood.store.sessions import SessionRow, SessionStatus
 
 # A session is on its way to its end as soon as anybody asked for it: nothing can be run in it any more.
-_READY = (SessionStatus.STARTING, SessionStatus.READY)
+_READY = (SessionStatus.STARTING, SessionStatus.READY, SessionStatus.HIBERNATED)
 _TERMINATED = (SessionStatus.STOPPING, SessionStatus.TERMINATED)
 
 _TOLD: dict[str | None, str] = {
@@ -19,6 +19,8 @@ _TOLD: dict[str | None, str] = {
     EndReason.CRASHED: "ended because its sandbox crashed",
     EndReason.START_FAILED: "could not be started",
     EndReason.HOST_LOST: "ended with the server that ran it",
+    EndReason.QUOTA: "was ended because this machine had no memory or disk left for sandboxes",
+    EndReason.IMAGE_LOST: "ended because its state could not be read back after it was hibernated",
 }
 
 
@@ -54,6 +56,12 @@ def summarise(row: SessionRow) -> dict[str, Any]:
     summary = describe(row) | {"lastUpdatedAt": row.updated_at}
     del summary["sessionTimeoutSeconds"]
     return summary
+
+
+def described_sizes(row: SessionRow) -> dict[str, int]:
+    """What its sandbox may use, as the extension API names it."""
+    names = {"cpus": "cpus", "memory_bytes": "memoryBytes", "disk_bytes": "diskBytes", "processes_max": "processes"}
+    return {told: row.sizes[name] for name, told in names.items() if name in row.sizes}
 
 
 def unknown(session_id: str) -> NotFoundError:

@@ -57,6 +57,11 @@ class ClientTokenRepository:
             raise _mismatch()
         return first.resource_id
 
+    async def forget(self, account_id: str, resource_id: str) -> None:
+        """Have the tokens of a resource free again: it was not made after all."""
+        of_it = (client_tokens.c.account_id == account_id, client_tokens.c.resource_id == resource_id)
+        await self._connection.execute(delete(client_tokens).where(*of_it))
+
     async def purge(self, limit: int = 1000) -> int:
         """Forget at most `limit` tokens that are past their lifetime; how many that were."""
         key = tuple_(client_tokens.c.account_id, client_tokens.c.operation, client_tokens.c.token)

@@ -183,6 +183,10 @@ class SessionRepository:
         )
         return [_session(row) for row in (await self._connection.execute(statement)).mappings()]
 
+    async def forget(self, session_id: str) -> None:
+        """Remove a session that has never been."""
+        await self._connection.execute(delete(sessions).where(sessions.c.id == session_id))
+
     async def purge_ended(self, before: datetime, limit: int = 1000) -> int:
         """Forget at most `limit` sessions that ended before that moment, earliest first; how many that were."""
         ended = (
