@@ -40,6 +40,8 @@ class LiveSession:
     """Whether its sandbox is being given up for its image: calls wait for `moving` then."""
     expiry: asyncio.TimerHandle | None = None
     ending: "asyncio.Task[None] | None" = None
+    end_reason: EndReason | None = None
+    """Why it is being ended, from the moment on that it is."""
 
 
 class Lifecycle:
@@ -160,6 +162,7 @@ class Lifecycle:
             return
         if live.ending is None:
             told = asyncio.get_running_loop().create_future()
+            live.end_reason = reason
             live.ending = asyncio.ensure_future(self._tear_down(live, reason, detail, told))
             self._follow(live.ending)
             await told

@@ -316,8 +316,9 @@ class Sessions:
         if live is None or live.ending is not None or row.deadline_at <= clock.now():
             if row.status is SessionStatus.STARTING:
                 raise NotFoundError(f"Session {session_id} is not ready yet.")
-            expired = row.end_reason is None and row.deadline_at <= clock.now()
-            raise state.ended(session_id, EndReason.EXPIRED if expired else row.end_reason, row.end_detail)
+            reason = live.end_reason if live is not None and live.end_reason is not None else row.end_reason
+            expired = reason is None and row.deadline_at <= clock.now()
+            raise state.ended(session_id, EndReason.EXPIRED if expired else reason, row.end_detail)
         return live
 
     # Invoking
