@@ -50,10 +50,12 @@ class EventStreamReply:
 
     An error that `events` raises becomes an exception in the stream, and ends it. Waiting for the next of them is given
     up and begun again, between keep-alive frames, so `events` must lose nothing by it: no generator is like that.
+    `is_over` tells whether what was given is known to be all, so that the last event can go out with the answer's end.
     """
 
     members: Mapping[str, Any]
     events: AsyncIterator[Event]
+    is_over: Callable[[], bool] = lambda: False
 
 
 Operation = Callable[[Call], Awaitable[Mapping[str, Any] | EventStreamReply]]
@@ -273,8 +275,9 @@ class Endpoint:
         """
         headers = {"content-type": event_stream.CONTENT_TYPE, **binding.response_headers(reply.members)}
         seconds = self._settings.keep_alive_seconds
-        frame: bytes | None = b""
-        while frame is not None:
+        is_last = False
+        while not is_last:
+            frame: bytes | None
             try:
                 frame = await self._next_frame(exchange, binding, reply.events, seconds)
             except TimeoutError:
@@ -285,7 +288,9 @@ class Endpoint:
                 await exchange.start(binding.operation.response_code, headers)
             if frame is event_stream.KEEP_ALIVE_FRAME and await _has_disconnected(receive):
                 raise RequestAbortedError("The client closed the connection before the answer ended.")
-            await exchange.write(frame or b"", more=frame is not None)
+            is_event = frame is not None and frame is not event_stream.KEEP_ALIVE_FRAME
+            is_last = frame is None or (is_event and (exchange.error is not None or reply.is_over()))
+            await exchange.write(frame or b"", more=not is_last)
 
     async def _next_frame(
         self, exchange: _Exchange, binding: Binding, events: AsyncIterator[Event], timeout_seconds: float

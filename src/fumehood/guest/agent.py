@@ -6,6 +6,7 @@ It alone holds the host's pipes, and no secret; all that runs user code is anoth
 import argparse
 import asyncio
 import ctypes
+import gc
 import os
 import sys
 from collections import deque
@@ -149,6 +150,9 @@ class Agent:
     async def _on_open(self, stream: Stream) -> None:
         name = str(stream.head.get("op"))
         try:
+            if name != "execute":
+                # Begun at once, it is not in a task yet, which timeouts need.
+                await asyncio.sleep(0)
             if name in OPERATIONS:
                 await serve_file_operation(stream, await self._spares.take())
             elif name in self._operations:
@@ -171,6 +175,10 @@ class Agent:
 
     # Kernels
 
+    def _has(self, runtime: str) -> bool:
+        """Whether the template has that runtime. Once its kernel was started, no file is looked for any more."""
+        return runtime in self._kernels or RUNTIMES[runtime].is_there
+
     def _kernel(self, runtime: str) -> Kernel:
         kernel = self._kernels.get(runtime)
         if kernel is not None and kernel.process.ended:
@@ -188,7 +196,7 @@ class Agent:
     async def _execute(self, stream: Stream) -> None:
         head = stream.head
         code = await _receive_text(stream)
-        if not RUNTIMES[head["runtime"]].is_there:
+        if not self._has(head["runtime"]):
             stream.reset("no-runtime", f"this session's template has no {head['runtime']}")
             return
         async with self._turn(head["runtime"]):
@@ -201,7 +209,7 @@ class Agent:
     async def _warm(self, stream: Stream) -> None:
         """Have the kernel of a runtime running, with the usual libraries imported, if the template has the runtime."""
         head = stream.head
-        if not RUNTIMES[head["runtime"]].is_there:
+        if not self._has(head["runtime"]):
             stream.end({"outcome": "no-runtime"})
             return
         async with self._turn(head["runtime"]):
@@ -296,9 +304,7 @@ async def _receive_text(stream: Stream) -> str:
 
 
 async def _answer(stream: Stream, result: dict[str, Any], outputs: list[bytes]) -> None:
-    for output in outputs:
-        await stream.send(output)
-    stream.end(result)
+    await stream.answer(result, outputs)
 
 
 async def _answer_task(stream: Stream, task: Task) -> None:
@@ -317,6 +323,8 @@ async def _serve(life_seconds: float | None) -> None:
     reap_children()
     agent = Agent()
     agent.end_after(life_seconds)
+    # What there is now stays: no look for garbage need go through it again.
+    gc.freeze()
     await asyncio.Event().wait()
 
 

@@ -136,20 +136,28 @@ class Capture:
             self._loop.add_reader(self.descriptor, self.read_some)
 
     def read_some(self) -> None:
-        """Take what is there, or as much of it as one read gives; lets go of the pipe at its end."""
+        """Take what is there, or as much of it as one read gives, and give more the time to gather."""
+        size = self.take_in()
+        if not size:
+            return
+        if self._file is not None and self._file.is_full:
+            self.postpone(_FLOOD_PAUSE_SECONDS)
+        elif size < _LITTLE_BYTES:
+            self.postpone(_LITTLE_PAUSE_SECONDS)
+
+    def take_in(self) -> int:
+        """Take what one read gives, and let go of the pipe at its end; how many bytes there were."""
         try:
             data = read_available(self.descriptor)
         except BlockingIOError:
-            return
+            return 0
         except OSError:
             data = b""
-        self._keep(data)
-        if not data:
+        if data:
+            self._keep(data)
+        else:
             self._stop_reading()
-        elif self._file is not None and self._file.is_full:
-            self.postpone(_FLOOD_PAUSE_SECONDS)
-        elif len(data) < _LITTLE_BYTES:
-            self.postpone(_LITTLE_PAUSE_SECONDS)
+        return len(data)
 
     def _keep(self, data: bytes) -> None:
         if self.total_bytes + len(data) > HEAD_BYTES + TAIL_BYTES:
@@ -265,4 +273,4 @@ def drain(*captures: Capture) -> None:
     for descriptor in by_descriptor:
         poll.register(descriptor, select.POLLIN)
     for descriptor, _ in poll.poll(0):
-        by_descriptor[descriptor].read_some()
+        by_descriptor[descriptor].take_in()

@@ -9,8 +9,10 @@ killed while the sandbox lives on), so a decoder that meets a bad magic or check
 whoever takes over a pipe sends SYNC with a nonce and ignores all that comes before the matching SYNCED.
 
 Streams carry calls. The opener sends OPEN (a JSON head), DATA, END; the answerer HEAD (optional), DATA, END (a JSON
-trailer). Either may RESET. DATA is sent only against credit that the receiver grants as it consumes, so that a copy of
-gigabytes never holds more than a window in memory and never delays another stream for longer than that window takes.
+trailer). Either may RESET. Where all that a side has to say is small and there at once, it says it in one frame: CALL
+is OPEN, DATA and END; ANSWER is DATA and END. Their payload is 4 bytes of length, that much JSON, and the data, if any.
+DATA is sent only against credit that the receiver grants as it consumes, so that a copy of gigabytes never holds more
+than a window in memory and never delays another stream for longer than that window takes.
 The host opens even stream ids, the guest odd ones.
 """
 
@@ -20,7 +22,7 @@ import os
 import struct
 import zlib
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from enum import IntEnum
 from itertools import islice
 from typing import Any, NamedTuple
@@ -31,6 +33,8 @@ _CHECKED = struct.Struct(">2sBBII")
 MAX_DATA_BYTES = 256 * 1024
 MAX_HEAD_BYTES = 1024 * 1024
 """Largest JSON head or trailer; anything that can grow beyond travels as DATA."""
+MAX_SMALL_BYTES = 64 * 1024
+"""Largest payload of a CALL or an ANSWER."""
 WINDOW_BYTES = 1024 * 1024
 PEER_STREAMS_MAX = 4096
 """Streams that the other side may have open; a hostile guest must not fill the host's memory with them."""
@@ -50,10 +54,17 @@ class Kind(IntEnum):
     RESET = 6
     SYNC = 7
     SYNCED = 8
+    CALL = 9
+    ANSWER = 10
 
 
 _KINDS = frozenset(Kind)
-_MAX_PAYLOAD = dict.fromkeys(Kind, MAX_HEAD_BYTES) | {Kind.DATA: MAX_DATA_BYTES, Kind.CREDIT: 4}
+_MAX_PAYLOAD = dict.fromkeys(Kind, MAX_HEAD_BYTES) | {
+    Kind.DATA: MAX_DATA_BYTES,
+    Kind.CREDIT: 4,
+    Kind.CALL: MAX_SMALL_BYTES,
+    Kind.ANSWER: MAX_SMALL_BYTES,
+}
 
 
 _landing = bytearray(PIPE_BYTES)
@@ -102,6 +113,11 @@ def encode_frame(kind: Kind, stream: int, payload: bytes = b"") -> bytes:
 def is_data(frame: bytes) -> bool:
     """Whether an encoded frame is DATA, which another frame will follow."""
     return frame[2] == Kind.DATA
+
+
+def is_whole_call(frame: bytes) -> bool:
+    """Whether an encoded frame is a CALL, which none of its stream will follow."""
+    return frame[2] == Kind.CALL
 
 
 class FrameDecoder:
@@ -206,6 +222,19 @@ class Stream:
         self._wire.write(encode_frame(Kind.END, self._id, encode_json(trailer or {})))
         self._close_if_done()
 
+    async def answer(self, trailer: dict[str, Any], pieces: Sequence[bytes]) -> None:
+        """Send `pieces` and end with `trailer`. StreamResetError if the other side ended the stream."""
+        size = sum(map(len, pieces))
+        encoded = encode_json(trailer)
+        if self._error is None and size <= self._credit and 4 + len(encoded) + size <= MAX_SMALL_BYTES:
+            self._sent_end = True
+            self._wire.write(encode_frame(Kind.ANSWER, self._id, _join(encoded, pieces)))
+            self._close_if_done()
+            return
+        for piece in pieces:
+            await self.send(piece)
+        self.end(trailer)
+
     def reset(self, code: str, message: str) -> None:
         """End the stream in both directions, telling why. Harmless on a stream that has ended."""
         if self._wire.forget(self._id):
@@ -269,6 +298,13 @@ class Stream:
             if self._outstanding > WINDOW_BYTES:
                 raise ValueError("more data than credit")
             self._received.append(payload)
+        elif kind is Kind.ANSWER:
+            if self._trailer is not None:
+                raise ValueError("an answer after the end")
+            trailer, data = _split(payload)
+            self.take_all(data)
+            self._trailer = decode_json(trailer)
+            self._close_if_done()
         elif kind is Kind.HEAD:
             self._answer_head = decode_json(payload)
         elif kind is Kind.END:
@@ -285,6 +321,23 @@ class Stream:
             self.on_error(StreamResetError(str(told.get("code", "reset")), str(told.get("message", ""))))
         self._arrived.set()
 
+    def take_all(self, data: bytes) -> None:
+        """Take in the last of the data; for the wire only. ValueError if there was no credit for it."""
+        self._outstanding += len(data)
+        if self._outstanding > WINDOW_BYTES:
+            raise ValueError("more data than credit")
+        if data:
+            self._received.append(data)
+
+    def was_called(self, data: bytes) -> None:
+        """A CALL of the other side said all; for the wire only."""
+        self.take_all(data)
+        self._trailer = {}
+
+    def has_called(self) -> None:
+        """A CALL of this side said all; for the wire only."""
+        self._sent_end = True
+
     def on_error(self, error: StreamResetError) -> None:
         """Fail whoever waits on this stream; for the wire only."""
         self._error = self._error or error
@@ -296,7 +349,45 @@ class Stream:
             self._wire.forget(self._id)
 
 
-OnOpen = Callable[[Stream], Awaitable[None]]
+OnOpen = Callable[[Stream], Coroutine[Any, Any, None]]
+
+
+class _Rest(Coroutine[Any, Any, None]):
+    """What is left of a coroutine that has been begun, and waits for something already."""
+
+    def __init__(self, begun: Coroutine[Any, Any, None], waits_for: Any) -> None:
+        self._begun = begun
+        self._waits_for: list[Any] = [waits_for]
+
+    def send(self, value: Any) -> Any:
+        """Go on: first with the waiting that it has begun."""
+        return self._waits_for.pop() if self._waits_for else self._begun.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        """Have it raise."""
+        self._waits_for.clear()
+        return self._begun.throw(*error)
+
+    def close(self) -> None:
+        """Break it off."""
+        self._begun.close()
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        """It is for tasks only."""
+        raise NotImplementedError
+
+
+def begin(coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None] | None":
+    """Run a coroutine at once until it waits, and the rest of it as a task; None if it never waited.
+
+    A task alone would begin when the loop comes round, which is one more look at all descriptors. Until it first waits
+    the coroutine is no task's, so it can have no `asyncio.timeout`.
+    """
+    try:
+        waits_for = coroutine.send(None)
+    except StopIteration:
+        return None
+    return asyncio.get_running_loop().create_task(_Rest(coroutine, waits_for))
 
 
 class Wire:
@@ -319,13 +410,25 @@ class Wire:
         self.write(frame)
         return stream
 
+    def call(self, head: dict[str, Any], data: bytes) -> Stream | None:
+        """Open a stream that asks `head`, with `data` and the end in the same frame. None if one cannot take it all."""
+        encoded = encode_json(head)
+        if 4 + len(encoded) + len(data) > MAX_SMALL_BYTES:
+            return None
+        stream = Stream(self, self._next_id, head)
+        stream.has_called()
+        self._streams[self._next_id] = stream
+        self.write(encode_frame(Kind.CALL, self._next_id, _join(encoded, (data,))))
+        self._next_id += 2
+        return stream
+
     def forget(self, stream_id: int) -> bool:
         """Drop a stream; for streams only. True if it was there."""
         return self._streams.pop(stream_id, None) is not None
 
     def on_frame(self, frame: Frame) -> None:
         """Take in one frame; frames of unknown streams are what a reset leaves behind, and are ignored."""
-        if frame.kind is Kind.OPEN:
+        if frame.kind is Kind.OPEN or frame.kind is Kind.CALL:
             self._answer(frame)
             return
         stream = self._streams.get(frame.stream)
@@ -361,13 +464,33 @@ class Wire:
         stream = Stream(self, frame.stream, {})
         self._streams[frame.stream] = stream
         try:
-            stream.head = decode_json(frame.payload)
+            if frame.kind is Kind.CALL:
+                head, data = _split(frame.payload)
+                stream.head = decode_json(head)
+                stream.was_called(data)
+            else:
+                stream.head = decode_json(frame.payload)
         except ValueError as error:
             stream.reset("protocol", str(error))
             return
-        answering = asyncio.ensure_future(self._opens(stream))
+        opened = self._opens(stream)
+        answering = begin(opened) if frame.kind is Kind.CALL else asyncio.ensure_future(opened)
+        if answering is None:
+            return
         self._answering[frame.stream] = answering
         answering.add_done_callback(lambda _: self._answering.pop(frame.stream, None))
+
+
+def _join(encoded: bytes, pieces: Sequence[bytes]) -> bytes:
+    return b"".join((len(encoded).to_bytes(4, "big"), encoded, *pieces))
+
+
+def _split(payload: bytes) -> tuple[bytes, bytes]:
+    """The JSON and the data of a CALL or an ANSWER. ValueError if they are not in it."""
+    end = 4 + int.from_bytes(payload[:4], "big")
+    if len(payload) < end:
+        raise ValueError("a length beyond the payload")
+    return payload[4:end], payload[end:]
 
 
 def encode_json(value: dict[str, Any]) -> bytes:

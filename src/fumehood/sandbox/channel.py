@@ -13,6 +13,7 @@ from fumehood.errors import SandboxLostError
 from fumehood.guest.wire import (
     HEADER,
     MAX_HEAD_BYTES,
+    MAX_SMALL_BYTES,
     PIPE_BYTES,
     FrameDecoder,
     Kind,
@@ -20,6 +21,7 @@ from fumehood.guest.wire import (
     StreamResetError,
     Wire,
     encode_frame,
+    is_whole_call,
     read_available,
     write_queued,
 )
@@ -54,6 +56,8 @@ class Channel:
         self._queue: deque[memoryview] = deque()
         self._queued_bytes = 0
         self._writing = False
+        self._blocked = False
+        self._listening = True
         self._lost: SandboxLostError | None = None
         self._nonce: bytes | None = None
         self._synced = asyncio.Event()
@@ -77,13 +81,14 @@ class Channel:
 
     async def call(self, request: GuestRequest, timeout_seconds: float, reply_bytes_max: int) -> GuestReply:
         """As `Sandbox.call`."""
-        stream = self._open(request)
+        whole = self._call(request)
+        stream = whole or self._open(request)
         try:
             async with asyncio.timeout(timeout_seconds):
-                if request.body:
+                if whole is None:
                     for piece in request.body:
                         await stream.send(piece)
-                stream.end()
+                    stream.end()
                 body = await stream.receive_all(reply_bytes_max)
                 return GuestReply(await self._head_of(stream), body)
         except StreamResetError as error:
@@ -125,6 +130,13 @@ class Channel:
         except ValueError as error:
             raise GuestError("too-large", f"the arguments are too large: {error}") from None
 
+    def _call(self, request: GuestRequest) -> Stream | None:
+        """The stream of a request sent in one frame; None if it is too large for that."""
+        self._raise_if_lost()
+        if len(request.body) > 1 or sum(map(len, request.body)) > MAX_SMALL_BYTES:
+            return None
+        return self._wire.call({"op": request.operation} | request.arguments, b"".join(request.body))
+
     def _raise_if_lost(self) -> None:
         if self._lost is not None:
             raise SandboxLostError(self._lost.message, self._lost.reason)
@@ -152,8 +164,14 @@ class Channel:
         if self._queued_bytes > _QUEUED_BYTES_MAX:
             # A guest that makes us answer and never reads the answers is not listened to until it does.
             self._loop.remove_reader(self._out)
-        if not self._writing:
-            self._writing = True
+            self._listening = False
+        if self._writing:
+            return
+        self._writing = True
+        if is_whole_call(data):
+            # Nothing follows it for which it would be worth to wait.
+            self._flush()
+        else:
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
@@ -163,11 +181,16 @@ class Channel:
             while self._queue:
                 self._queued_bytes -= write_queued(self._in, self._queue)
         except BlockingIOError:
+            self._blocked = True
             self._loop.add_writer(self._in, self._flush)
             return
         self._writing = False
-        self._loop.remove_writer(self._in)
-        self._loop.add_reader(self._out, self._on_readable)
+        if self._blocked:
+            self._blocked = False
+            self._loop.remove_writer(self._in)
+        if not self._listening:
+            self._listening = True
+            self._loop.add_reader(self._out, self._on_readable)
 
 
 class ChannelStream:

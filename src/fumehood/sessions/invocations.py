@@ -75,6 +75,10 @@ class Invocation:
             await self._changed.wait()
         return self._events[number]
 
+    def is_over_after(self, count: int) -> bool:
+        """Whether it has ended well and given no more than `count` events."""
+        return self._finished and self._error is None and count >= len(self._events)
+
     def when_finished(self, act: Callable[[], None]) -> None:
         """Call `act` when it has run to its end, before that is told; for the one who keeps it, before it begins."""
         self._at_the_end = act
@@ -95,6 +99,11 @@ class Listener:
     def __aiter__(self) -> "Listener":
         """Itself."""
         return self
+
+    @property
+    def is_over(self) -> bool:
+        """Whether every event has been heard, and no error follows."""
+        return self._invocation.is_over_after(self._heard)
 
     async def __anext__(self) -> tuple[str, Result]:
         """The next event, by its name in the model. Raises what the call ended with."""

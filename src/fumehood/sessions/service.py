@@ -132,7 +132,8 @@ class Sessions:
             )
         live = await self.find_live(call.principal, session_id, parameters["codeInterpreterIdentifier"])
         invocation = self._repeated(call, session_id) or self._begin(call, live)
-        return EventStreamReply({"sessionId": session_id}, invocation.events())
+        events = invocation.events()
+        return EventStreamReply({"sessionId": session_id}, events, lambda: events.is_over)
 
     @asynccontextmanager
     async def stream(self, principal: Principal, session_id: str, request: GuestRequest) -> AsyncGenerator[GuestStream]:

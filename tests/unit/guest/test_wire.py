@@ -14,14 +14,17 @@ from fumehood.guest.wire import (
     MAGIC,
     MAX_DATA_BYTES,
     MAX_HEAD_BYTES,
+    MAX_SMALL_BYTES,
     PEER_STREAMS_MAX,
     WINDOW_BYTES,
     Frame,
     FrameDecoder,
     Kind,
+    OnOpen,
     Stream,
     StreamResetError,
     Wire,
+    begin,
     decode_json,
     encode_frame,
     encode_json,
@@ -121,13 +124,25 @@ def test_a_frame_cut_short_by_a_crash_is_dropped_and_the_next_arrive(frame: Fram
     [
         HEADER.pack(b"\xfe\x0e", Kind.DATA, 0, 2, 0, 0),
         HEADER.pack(MAGIC, 0, 0, 2, 0, 0),
-        HEADER.pack(MAGIC, 9, 0, 2, 0, 0),
+        HEADER.pack(MAGIC, 11, 0, 2, 0, 0),
         HEADER.pack(MAGIC, Kind.DATA, 1, 2, 0, 0),
         HEADER.pack(MAGIC, Kind.DATA, 0, 2, MAX_DATA_BYTES + 1, 0),
         HEADER.pack(MAGIC, Kind.OPEN, 0, 2, MAX_HEAD_BYTES + 1, 0),
         HEADER.pack(MAGIC, Kind.CREDIT, 0, 2, 5, 0),
+        HEADER.pack(MAGIC, Kind.CALL, 0, 2, MAX_SMALL_BYTES + 1, 0),
+        HEADER.pack(MAGIC, Kind.ANSWER, 0, 2, MAX_SMALL_BYTES + 1, 0),
     ],
-    ids=["magic", "kind 0", "kind 9", "reserved", "data too long", "head too long", "credit too long"],
+    ids=[
+        "magic",
+        "kind 0",
+        "kind 11",
+        "reserved",
+        "data too long",
+        "head too long",
+        "credit too long",
+        "call too long",
+        "answer too long",
+    ],
 )
 def test_an_impossible_header_is_not_waited_for(header: bytes) -> None:
     wanted = Frame(Kind.SYNCED, 0, b"n")
@@ -194,7 +209,7 @@ def test_json_that_is_no_object_is_a_value_error(payload: bytes) -> None:
 class Pair:
     """Two wires back to back, each of which answers the other's streams with `serve`; and the frames that went by."""
 
-    def __init__(self, serve: Callable[[Stream], Awaitable[None]]) -> None:
+    def __init__(self, serve: OnOpen) -> None:
         self.to_guest: list[Frame] = []
         self.to_host: list[Frame] = []
         self._loop = asyncio.get_running_loop()
@@ -300,7 +315,7 @@ async def test_credit_given_back_is_what_was_consumed_and_no_more() -> None:
     assert 9 * WINDOW_BYTES <= granted <= 10 * WINDOW_BYTES
 
 
-def _lone(opens: Callable[[Stream], Awaitable[None]] = _echo) -> tuple[Wire, list[Frame]]:
+def _lone(opens: OnOpen = _echo) -> tuple[Wire, list[Frame]]:
     """A host's wire whose peer is the test itself."""
     sent: list[Frame] = []
     decoder = FrameDecoder()
@@ -326,6 +341,11 @@ def _protocol_resets(sent: list[Frame], stream_id: int) -> int:
         [(Kind.HEAD, b"{" * 1000)],
         [(Kind.END, b"\xff")],
         [(Kind.RESET, b"no json")],
+        [(Kind.ANSWER, b"")],
+        [(Kind.ANSWER, b"\xff\xff\xff\xff{}")],
+        [(Kind.ANSWER, b"\0\0\0\2[]")],
+        [(Kind.DATA, bytes(MAX_DATA_BYTES))] * (WINDOW_BYTES // MAX_DATA_BYTES) + [(Kind.ANSWER, b"\0\0\0\2{}x")],
+        [(Kind.END, b"{}"), (Kind.ANSWER, b"\0\0\0\2{}")],
     ],
     ids=[
         "more data than credit",
@@ -337,6 +357,11 @@ def _protocol_resets(sent: list[Frame], stream_id: int) -> int:
         "head that is no json",
         "trailer that is no json",
         "reset that is no json",
+        "answer without a length",
+        "answer of a length beyond it",
+        "answer that is no object",
+        "answer with more data than credit",
+        "answer after the end",
     ],
 )
 async def test_a_peer_that_breaks_the_protocol_is_reset_and_the_caller_is_told(
@@ -481,3 +506,150 @@ async def test_when_the_wire_fails_every_stream_fails_and_nothing_is_sent() -> N
         with pytest.raises(StreamResetError, match="the sandbox has ended"):
             await stream.receive()
     assert len(sent) == before
+
+
+# Calls and answers in one frame
+
+
+async def _echo_at_once(stream: Stream) -> None:
+    body = await stream.receive_all(10 * WINDOW_BYTES)
+    await stream.answer({"size": len(body), "asked": stream.head}, [body[:1], body[1:]])
+
+
+_NEXT_TO_A_FRAME = MAX_SMALL_BYTES - 200
+
+
+@pytest.mark.parametrize("size", [0, 1, 1000, _NEXT_TO_A_FRAME])
+async def test_a_small_call_and_its_answer_are_one_frame_each(size: int) -> None:
+    pair, body = Pair(_echo_at_once), os.urandom(size)
+    stream = pair.host.call({"n": 1}, body)
+    assert stream is not None
+    async with asyncio.timeout(_DEADLINE_SECONDS):
+        assert await stream.receive_all(size) == body
+    assert stream.trailer == {"size": size, "asked": {"n": 1}}
+    assert [frame.kind for frame in pair.to_guest] == [Kind.CALL]
+    assert [frame.kind for frame in pair.to_host] == [Kind.ANSWER]
+    await _settle()
+    assert not pair.host._streams
+    assert not pair.guest._streams
+
+
+async def test_what_is_too_large_for_one_frame_is_not_sent_as_one() -> None:
+    pair, body = Pair(_echo_at_once), os.urandom(MAX_SMALL_BYTES)
+    assert pair.host.call({"n": 1}, body) is None
+    assert pair.host.call({"n": "x" * MAX_SMALL_BYTES}, b"") is None
+    assert pair.to_guest == []
+    stream = pair.host.open({"n": 1})
+    async with asyncio.timeout(_DEADLINE_SECONDS):
+        await stream.send(body)
+        stream.end()
+        assert await stream.receive_all(len(body)) == body
+    assert stream.trailer["size"] == len(body)
+    assert Kind.ANSWER not in {frame.kind for frame in pair.to_host}
+
+
+async def test_an_answer_waits_for_credit_where_it_has_none_left() -> None:
+    async def send_a_window_and_answer(stream: Stream) -> None:
+        await stream.send(bytes(WINDOW_BYTES))
+        await stream.answer({}, [b"rest"])
+
+    pair = Pair(send_a_window_and_answer)
+    stream = pair.host.open({})
+    await _settle()
+    assert sum(len(frame.payload) for frame in pair.to_host if frame.kind is Kind.DATA) == WINDOW_BYTES
+    assert {frame.kind for frame in pair.to_host} == {Kind.DATA}
+    async with asyncio.timeout(_DEADLINE_SECONDS):
+        assert await stream.receive_all(2 * WINDOW_BYTES) == bytes(WINDOW_BYTES) + b"rest"
+
+
+@pytest.mark.parametrize("payload", [b"", b"\xff\xff\xff\xff{}", b"\0\0\0\2[]", b"\0\0\0\3{}"])
+async def test_a_call_that_is_none_is_reset_and_nobody_is_asked(payload: bytes) -> None:
+    asked: list[Stream] = []
+
+    async def serve(stream: Stream) -> None:
+        asked.append(stream)
+
+    wire, sent = _lone(serve)
+    wire.on_frame(Frame(Kind.CALL, 1, payload))
+    assert _protocol_resets(sent, 1) == 1
+    assert not asked
+    assert not wire._streams
+
+
+async def test_a_call_after_which_more_comes_is_not_given_it() -> None:
+    release = asyncio.Event()
+    got: list[bytes] = []
+
+    async def serve(stream: Stream) -> None:
+        await release.wait()
+        got.append(await stream.receive_all(WINDOW_BYTES))
+
+    wire, sent = _lone(serve)
+    wire.on_frame(Frame(Kind.CALL, 1, b"\0\0\0\2{}all"))
+    wire.on_frame(Frame(Kind.DATA, 1, b"more"))
+    assert _protocol_resets(sent, 1) == 1
+    release.set()
+    await _settle()
+    assert got in ([], [b"all"])
+
+
+async def test_a_call_that_waits_ends_when_it_is_reset() -> None:
+    ended: list[str] = []
+
+    async def wait(_stream: Stream) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            ended.append("cancelled")
+            raise
+
+    wire, _ = _lone(wait)
+    wire.on_frame(Frame(Kind.CALL, 1, b"\0\0\0\2{}"))
+    assert len(wire._answering) == 1
+    wire.on_frame(Frame(Kind.RESET, 1, b"{}"))
+    await _settle()
+    assert ended == ["cancelled"]
+    assert not wire._answering
+
+
+async def test_calls_count_among_the_streams_that_a_peer_may_have_open() -> None:
+    release = asyncio.Event()
+
+    async def hold(_stream: Stream) -> None:
+        await release.wait()
+
+    wire, sent = _lone(hold)
+    for stream_id in range(1, 2 * PEER_STREAMS_MAX + 21, 2):
+        wire.on_frame(Frame(Kind.CALL, stream_id, b"\0\0\0\2{}"))
+    assert len(wire._answering) == PEER_STREAMS_MAX
+    assert sum(frame.kind is Kind.RESET for frame in sent) == 10
+    release.set()
+    await _settle()
+
+
+async def test_what_is_begun_goes_on_as_a_task_once_it_waits() -> None:
+    steps: list[object] = []
+    woken = asyncio.get_running_loop().create_future()
+
+    async def work() -> None:
+        steps.append(asyncio.current_task() is running)
+        steps.append(await woken)
+        steps.append(asyncio.current_task() is not running)
+        try:
+            async with asyncio.timeout(0):
+                await asyncio.Event().wait()
+        except TimeoutError:
+            steps.append("timed out")
+
+    async def done_at_once() -> None:
+        steps.append("done")
+
+    running = asyncio.current_task()
+    assert begin(done_at_once()) is None
+    assert steps == ["done"]
+    rest = begin(work())
+    assert rest is not None
+    assert steps == ["done", True]
+    woken.set_result("woken")
+    await rest
+    assert steps == ["done", True, "woken", True, "timed out"]

@@ -106,6 +106,26 @@ async def test_a_wait_that_is_given_up_loses_no_event() -> None:
     assert [event async for event in events] == []
 
 
+async def test_a_listener_knows_that_it_has_heard_all_only_once_the_call_has_ended_well() -> None:
+    tool = Tool()
+    events, late = (invocation := Invocation(tool.results())).events(), invocation.events()
+    tool.give({"n": 1})
+    await anext(events)
+    assert not events.is_over
+    tool.give({"n": 2})
+    tool.give(None)
+    await anext(events)
+    assert events.is_over
+    await anext(late)
+    assert not late.is_over
+    failing = Tool()
+    events = Invocation(failing.results()).events()
+    failing.give({"n": 1})
+    failing.give(InternalError("no more"))
+    await anext(events)
+    assert not events.is_over
+
+
 async def test_a_call_that_is_cancelled_says_so_to_whoever_listens() -> None:
     async def results() -> AsyncIterator[dict[str, Any]]:
         yield {"n": 1}

@@ -29,7 +29,6 @@ _INTERRUPT_GRACE_SECONDS = 5.0
 _MESSAGE_SECONDS = 10.0
 """How long the rest of what a kernel began to say may take to come; it writes what it has ready."""
 _SHORT_CALL_SECONDS = 0.005
-_BETWEEN_CALLS_SECONDS = 0.05
 _BRIEFLY_MILLISECONDS = 2
 _PAST_CALLS = 16
 """So many earlier calls' late answers are known for what they are."""
@@ -100,21 +99,14 @@ class Kernel:
         self._replies.restart()
         self._await_rest()
         self._displays.clear()
-        self._postpone_output(_SHORT_CALL_SECONDS)
         self._send({"id": call.id} | message)
         self._await_briefly()
-        timer = self._loop.call_later(timeout_seconds, self._interrupt, call)
         try:
-            answer = await call.answer
-        except asyncio.CancelledError:
-            self.process.kill_tree()
-            raise
+            answer = call.answer.result() if call.answer.done() else await self._await_answer(call, timeout_seconds)
         finally:
-            timer.cancel()
             self._call = None
             self._past.append(call.id)
         drain(self._output, self._errors)
-        self._postpone_output(_BETWEEN_CALLS_SECONDS)
         seconds = time.monotonic() - started
         if answer is None:
             outcome = "killed" if call.interrupted else "died"
@@ -126,9 +118,18 @@ class Kernel:
             "seconds": seconds,
         }
 
-    def _postpone_output(self, seconds: float) -> None:
-        self._output.postpone(seconds)
-        self._errors.postpone(seconds)
+    async def _await_answer(self, call: _Call, timeout_seconds: float) -> dict[str, Any] | None:
+        """Wait with all else of the agent going on; its death ends a call that is given up."""
+        for capture in (self._output, self._errors):
+            capture.postpone(_SHORT_CALL_SECONDS)
+        timer = self._loop.call_later(timeout_seconds, self._interrupt, call)
+        try:
+            return await call.answer
+        except asyncio.CancelledError:
+            self.process.kill_tree()
+            raise
+        finally:
+            timer.cancel()
 
     def _await_briefly(self) -> None:
         """Hold the agent up for a moment: most calls are answered in it, and waking from here is quickest."""

@@ -18,11 +18,11 @@ import sys
 import warnings
 from collections.abc import Mapping
 from types import FrameType, TracebackType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 # Where fumehood is; the user's code finds the working folder in this place.
 sys.path[0] = __file__.partition("/fumehood/guest/")[0]
-from fumehood.guest.kernels.python_cells import is_plain_python  # noqa: E402
+from fumehood.guest.kernels.python_cells import ends_with_semicolon, is_plain_python, may_await  # noqa: E402
 from fumehood.guest.kernels.python_displays import MEDIA_TYPES, Displays, fit_players  # noqa: E402
 from fumehood.guest.kernels.python_plots import close_figures, draw_once, fit_plots  # noqa: E402
 
@@ -197,6 +197,7 @@ def _make_shell(displays: Displays) -> Any:
     from IPython.core.displayhook import DisplayHook
     from IPython.core.displaypub import DisplayPublisher
     from IPython.core.error import UsageError
+    from IPython.core.history import HistoryManager
     from IPython.lib import pretty
     from traitlets.config import Config
 
@@ -209,6 +210,14 @@ def _make_shell(displays: Displays) -> Any:
         """The last expression's value, without the `Out[n]:` before it."""
 
         plain: Any = None
+        # What is set and looked at in every call, and watched by nobody, is no trait: those are slow.
+        exec_result: Any = None
+
+        def quiet(self) -> bool:
+            """Whether the cell's end says that its value is not to be shown."""
+            cells: list[str] = cast("Any", self).shell.history_manager.input_hist_parsed
+            told = ends_with_semicolon(cells[-1]) if cells else False
+            return bool(super().quiet()) if told is None else told
 
         def write_output_prompt(self) -> None:
             """Nothing: the service's output carries no prompts."""
@@ -251,11 +260,33 @@ def _make_shell(displays: Displays) -> Any:
             del wait
             displays.clear()
 
+    class Inputs(HistoryManager):
+        """The cells of the session."""
+
+        _i = _ii = _iii = _i00 = ""
+
     class KernelShell(interactive_shell):
         """Tracebacks go to stderr, as the service has them."""
 
         displayhook_class = EchoingDisplayHook
         display_pub_class = KeepingDisplayPublisher
+        execution_count = 1
+        last_execution_succeeded = True
+        last_execution_result: Any = None
+
+        def init_history(self) -> None:
+            """The history, which is not written anywhere."""
+            self.history_manager = Inputs(shell=self, parent=self)
+            self.configurables.append(self.history_manager)
+
+        def _tee(self, channel: str) -> contextlib.AbstractContextManager[None]:
+            """Nothing: what is printed goes out, and is not kept here a second time."""
+            del channel
+            return contextlib.nullcontext()
+
+        def should_run_async(self, raw_cell: str, **options: Any) -> bool:
+            """Whether the cell awaits something; it is compiled for that only if it may."""
+            return may_await(raw_cell) and interactive_shell.should_run_async(self, raw_cell, **options)
 
         def init_user_ns(self) -> None:
             """`exit` and `quit` end a cell, as `sys.exit` does."""

@@ -10,6 +10,8 @@ import warnings
 from typing import Any
 
 _FIRST_NAME = re.compile(r"\w+")
+_MAY_WARN = re.compile(r"\\|\d\.?[^\W\d]")
+"""What a parser warns of: unknown escapes, and numbers that run into words."""
 
 
 def is_plain_python(shell: Any, cell: str) -> bool:
@@ -41,11 +43,25 @@ def _own_transformations(manager: Any) -> tuple[list[Any], ...]:
     return fresh.cleanup_transforms, fresh.line_transforms, fresh.token_transformers
 
 
+def may_await(cell: str) -> bool:
+    """Whether `cell` can have an `await` of its own, explicit or not."""
+    return "await" in cell or "async" in cell
+
+
+def ends_with_semicolon(cell: str) -> bool | None:
+    """Whether the last thing in a cell that is Python is a `;`; None if only its tokens tell."""
+    return None if "#" in cell else cell.rstrip().endswith(";")
+
+
 def _parses(cell: str) -> bool:
     try:
-        with warnings.catch_warnings():
-            # They are given again where the cell is compiled.
-            warnings.simplefilter("ignore")
+        if _MAY_WARN.search(cell):
+            with warnings.catch_warnings():
+                # They are given again where the cell is compiled.
+                warnings.simplefilter("ignore")
+                ast.parse(cell)
+        else:
+            # To catch none takes as long as to parse.
             ast.parse(cell)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
