@@ -19,7 +19,7 @@ import uvicorn
 from fumehood.aws.body import Receive
 from fumehood.aws.endpoint import Endpoint, Operation, Scope, Send
 from fumehood.aws.http_protocol import BoundedHttpProtocol
-from fumehood.calls import CallRecord
+from fumehood.calls import Call, CallRecord
 from fumehood.errors import ConfigurationError
 from fumehood.extension import openapi
 from fumehood.extension.api import Api
@@ -29,6 +29,7 @@ from fumehood.extension.templates import TemplateChoices, TemplateSummary
 from fumehood.identity.policies import authorise
 from fumehood.identity.principals import Principals, make_credentials
 from fumehood.interpreters import Interpreters
+from fumehood.quotas import Rates
 from fumehood.sandbox import machine, network
 from fumehood.sandbox.admission import Admission
 from fumehood.sandbox.contract import Isolation, SandboxSpec, Sizes
@@ -170,7 +171,8 @@ async def _running(settings: Settings, template: Template) -> AsyncGenerator[Fum
         interpreters = Interpreters(database, partial(_template_id, templates), settings)
         hibernation = Hibernation(database, host, lifecycle, settings)
         sessions = Sessions(database, interpreters, host, lifecycle, hibernation, host_id, settings)
-        endpoint = Endpoint(settings, principals.find_key, authorise, operations(interpreters, sessions), _log_call)
+        admit = partial(_admit, Rates(settings))
+        endpoint = Endpoint(settings, principals.find_key, admit, operations(interpreters, sessions), _log_call)
         files = FileTransfers(sessions.stream, settings.sandbox_disk_bytes)
         choices = TemplateChoices(
             partial(_template_summaries, templates), interpreters.get_template, interpreters.set_template
@@ -280,6 +282,12 @@ async def _template_summaries(templates: Templates) -> list[TemplateSummary]:
         )
         for template in await templates.every()
     ]
+
+
+async def _admit(rates: Rates, call: Call) -> None:
+    """Who may not call takes nothing from the account's rate. AccessDeniedError or ThrottledError."""
+    await authorise(call)
+    rates.take(call)
 
 
 def _default_sizes(settings: Settings) -> Sizes:

@@ -4,9 +4,10 @@ import difflib
 import os
 import re
 from collections.abc import Iterable
+from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
@@ -33,6 +34,23 @@ def _from_text(value: object) -> object:
 
 Bytes = Annotated[int, BeforeValidator(_from_text), Field(ge=0)]
 """A size. As text it may have a unit: `8G` and `8GiB` are 8 times 1024 cubed. `8GB` is refused: it could be either."""
+
+
+class Quotas(StrEnum):
+    """Tables of rates."""
+
+    NONE = "none"
+    AWS = "aws"
+
+
+Rate = Annotated[float | None, Field(ge=0, le=1e6, allow_inf_nan=False)]
+"""So many in a second; 0 is without a limit."""
+
+
+def _rate(operation: str, aws: int) -> Any:
+    return Field(
+        default=None, description=f"{operation} in an account, so often in a second; 0 without limit; AWS's is {aws}"
+    )
 
 
 def _default_data_folder() -> Path:
@@ -84,6 +102,23 @@ class Settings(BaseSettings):
     )
     sessions_max: int = Field(default=1_000, description="active sessions in an account")
     interpreters_max: int = Field(default=1_000, description="custom interpreters in an account")
+    quotas: Quotas = Field(
+        default=Quotas.NONE,
+        description="how often operations may be called: none is as often as can be, aws is AWS's table; each of the "
+        "following overrides it for one operation",
+    )
+    create_code_interpreter_a_second: Rate = _rate("CreateCodeInterpreter", 5)
+    delete_code_interpreter_a_second: Rate = _rate("DeleteCodeInterpreter", 5)
+    get_code_interpreter_a_second: Rate = _rate("GetCodeInterpreter", 30)
+    list_code_interpreters_a_second: Rate = _rate("ListCodeInterpreters", 30)
+    tag_resource_a_second: Rate = _rate("TagResource", 5)
+    untag_resource_a_second: Rate = _rate("UntagResource", 5)
+    list_tags_for_resource_a_second: Rate = _rate("ListTagsForResource", 5)
+    start_code_interpreter_session_a_second: Rate = _rate("StartCodeInterpreterSession", 30)
+    get_code_interpreter_session_a_second: Rate = _rate("GetCodeInterpreterSession", 30)
+    list_code_interpreter_sessions_a_second: Rate = _rate("ListCodeInterpreterSessions", 30)
+    stop_code_interpreter_session_a_second: Rate = _rate("StopCodeInterpreterSession", 30)
+    invoke_code_interpreter_a_second: Rate = _rate("InvokeCodeInterpreter", 30)
     terminated_session_retention_seconds: int = Field(
         default=30 * 86_400, description="how long ended sessions stay listed"
     )

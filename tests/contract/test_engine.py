@@ -20,6 +20,7 @@ from fumehood.sandbox.contract import EndReason, GuestError, GuestRequest
 from fumehood.settings import MIB
 from tests.contract.conftest import CALL_SECONDS, OUTPUT_BYTES, Machine, run, sh
 from tests.host_traces import sandbox_processes
+from tests.memory_limits import leave_little_memory
 from tests.waiting import until
 
 _BIG_BYTES = 512 * MIB
@@ -203,12 +204,36 @@ async def test_it_ends_itself_at_its_deadline_whatever_runs_in_it(machine: Machi
 
 
 async def test_out_of_memory_is_the_reason_when_it_took_more_than_it_may(machine: Machine) -> None:
-    sandbox = await machine.engine.start(machine.spec(memory_bytes=256 * MIB))
+    sandbox = await machine.engine.start(machine.spec(memory_bytes=512 * MIB))
+    leave_little_memory(sandbox.spec.sandbox_id)
     with pytest.raises(SandboxLostError) as lost:
         await sh(sandbox, "python3 -c 'x = bytearray(10**9)'; sleep 100")
     assert lost.value.reason == EndReason.OUT_OF_MEMORY
     assert (await sandbox.wait_end()).reason is EndReason.OUT_OF_MEMORY
     await machine.until_nothing_is_left()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "tail /dev/zero",
+        "for i in $(seq 16); do python3 -c 'x = bytearray(b\"x\" * (1 << 29))' & done; wait",
+        "cat /dev/zero > /dev/shm/fill; tail /dev/zero",
+    ],
+    ids=["one process", "many processes", "shared memory and a process"],
+)
+async def test_a_command_that_takes_all_memory_is_ended_with_that_reason_and_the_sandbox_lives(
+    machine: Machine, command: str
+) -> None:
+    async with machine.sandbox(memory_bytes=512 * MIB) as sandbox:
+        await run(sandbox, "kept = 42")
+        request = GuestRequest("command", {"timeout_seconds": CALL_SECONDS}, (command.encode(),))
+        told = (await sandbox.call(request, CALL_SECONDS + 5, OUTPUT_BYTES)).head
+        assert told["exit_code"] == -signal.SIGKILL
+        assert told["timed_out"] is False
+        assert told["out_of_memory"]["memory_bytes"] == 512 * MIB
+        assert await run(sandbox, "print(kept)") == "42\n"
+        assert await sh(sandbox, "rm -f /dev/shm/fill; echo alive") == "alive\n"
 
 
 async def test_code_that_takes_too_much_memory_in_the_kernel_gets_an_error_and_the_sandbox_lives(

@@ -85,6 +85,11 @@ class Background:
         except Exception as error:
             self.error = error
 
+    @property
+    def runs(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._thread.is_alive()
+
     def join(self, seconds: float = 90) -> "Background":
         """Wait for it."""
         self._thread.join(seconds)

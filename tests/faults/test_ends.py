@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.faults.conftest import Background, Servers, code_of, refusal, running_call, status_of
+from tests.memory_limits import leave_little_memory
 from tests.service import Service, Session
 from tests.waiting import wait_until
 
@@ -26,7 +27,9 @@ def _expire(_servers: Servers, session: Session) -> None:
     wait_until(lambda: status_of(session.client, session.id) == "TERMINATED", "the expiry")
 
 
-def _exhaust_memory(_servers: Servers, session: Session) -> None:
+def _exhaust_memory(servers: Servers, session: Session) -> None:
+    for sandbox in (servers.data / "sandboxes").iterdir():
+        leave_little_memory(sandbox.name)
     call = Background(session.sh, "python3 -c 'x = bytearray(3 * 10**9)'; sleep 100").join()
     assert code_of(call.error) == "ResourceNotFoundException"
     assert "more memory than it may" in str(call.error)

@@ -21,7 +21,8 @@ from fumehood.guest.files import serve_file_operation
 from fumehood.guest.kernels.process import Kernel
 from fumehood.guest.kernels.runtimes import RUNTIMES
 from fumehood.guest.outputs import NAME, Outputs
-from fumehood.guest.processes import reap_children
+from fumehood.guest.pressure import MemoryWatch, Victim
+from fumehood.guest.processes import Shortage, reap_children
 from fumehood.guest.spares import Spares
 from fumehood.guest.tasks import TASKS_MAX, Task, Tasks, TooManyTasksError, UnknownTaskError
 from fumehood.guest.user import Limits
@@ -104,6 +105,7 @@ class Agent:
         self._wire = Wire(self._pipe.write, first_id=1, opens=self._on_open)
         self._kernels: dict[str, Kernel] = {}
         self._turns: dict[str, asyncio.Lock] = {}
+        self._lost: dict[str, Shortage] = {}
         self._outputs = Outputs()
         self._tasks = Tasks(self._outputs)
         self._spares = Spares()
@@ -112,6 +114,8 @@ class Agent:
         self._kernel_limits = self._limits
         self._commands = asyncio.Semaphore(_COMMANDS_AT_ONCE)
         self._deadline: asyncio.TimerHandle | None = None
+        self._memory = MemoryWatch(self._working_kernels, self._own_processes, self._on_shortage)
+        self._memory.wake()
         self._operations: dict[str, Callable[[Stream], Awaitable[None]]] = {
             "execute": self._execute,
             "command": self._command,
@@ -149,6 +153,7 @@ class Agent:
 
     async def _on_open(self, stream: Stream) -> None:
         name = str(stream.head.get("op"))
+        self._memory.wake()
         try:
             if name != "execute":
                 # Begun at once, it is not in a task yet, which timeouts need.
@@ -182,6 +187,8 @@ class Agent:
     def _kernel(self, runtime: str) -> Kernel:
         kernel = self._kernels.get(runtime)
         if kernel is not None and kernel.process.ended:
+            if kernel.process.shortage is not None:
+                self._lost[runtime] = kernel.process.shortage
             kernel.close()
             kernel = None
         if kernel is None:
@@ -204,6 +211,9 @@ class Agent:
             message = {"op": "execute", "code": code, "language": head["language"], "clear": head["clear"]}
             answer = await kernel.call(message, head["timeout_seconds"])
             outputs, described = kernel.take_output()
+            lost = self._lost.pop(head["runtime"], None)
+        if lost is not None:
+            answer["lost_before"] = lost._asdict()
         await _answer(stream, answer | described, outputs)
 
     async def _warm(self, stream: Stream) -> None:
@@ -227,6 +237,25 @@ class Agent:
             stream.reset("failed", "a kernel's generators could not be renewed")
             return
         stream.end()
+
+    # Memory
+
+    def _working_kernels(self) -> dict[int, bool]:
+        return {kernel.process.pid: kernel.works for kernel in self._kernels.values() if not kernel.process.ended}
+
+    def _own_processes(self) -> set[int]:
+        return {os.getpid()} | self._spares.pids
+
+    def _on_shortage(self, victim: Victim, shortage: Shortage) -> None:
+        """What used most of the sandbox's memory was ended: its call is to say so."""
+        if victim.root is None:
+            return
+        victim.root.shortage = shortage
+        if not victim.spares_root:
+            victim.root.kill_tree()
+        for kernel in self._kernels.values():
+            if victim.spares_root and kernel.process is victim.root:
+                kernel.interrupt()
 
     # Commands and tasks
 

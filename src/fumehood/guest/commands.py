@@ -73,6 +73,8 @@ class Command:
             "stdout": output_described,
             "stderr": errors_described,
         }
+        if self.process.shortage is not None:
+            result["out_of_memory"] = self.process.shortage._asdict()
         return result, [output, errors]
 
     def _settle(self) -> None:

@@ -8,11 +8,22 @@ import os
 import signal
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from pathlib import Path
+from typing import NamedTuple
 
 from fumehood.guest.child import run_child
+from fumehood.guest.process_table import read_table
 
-_exits: dict[int, asyncio.Future[int]] = {}
+_running: "dict[int, Process]" = {}
+
+
+class Shortage(NamedTuple):
+    """The sandbox's memory ran out, and processes were ended for it."""
+
+    memory_bytes: int
+    """What the sandbox has."""
+    used_bytes: int
+    """What they used of it."""
+    processes: int
 
 
 def reap_children() -> None:
@@ -33,9 +44,14 @@ def _reap() -> None:
 
 def report_exit(pid: int, exit_code: int) -> None:
     """Tell whoever waits for a process that it has ended, and was reaped here or by its parent."""
-    exited = _exits.pop(pid, None)
-    if exited is not None and not exited.done():
-        exited.set_result(exit_code)
+    process = _running.pop(pid, None)
+    if process is not None:
+        process.exited(exit_code)
+
+
+def running_processes() -> "Mapping[int, Process]":
+    """All that have been started and have not ended, by pid."""
+    return _running
 
 
 class Process:
@@ -43,8 +59,15 @@ class Process:
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
+        self.shortage: Shortage | None = None
+        """Why it, or what it started, was ended, if that was for want of memory."""
         self._exit: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        _exits[pid] = self._exit
+        _running[pid] = self
+
+    def exited(self, exit_code: int) -> None:
+        """It has ended, and was reaped."""
+        if not self._exit.done():
+            self._exit.set_result(exit_code)
 
     async def wait(self) -> int:
         """The exit code, once it ended."""
@@ -89,25 +112,13 @@ def fork_child(run: Callable[[], None], descriptors: Mapping[int, int]) -> Proce
     return Process(pid)
 
 
-def _process_table() -> dict[int, tuple[int, int]]:
-    """pid → (parent, session) of every process."""
-    table: dict[int, tuple[int, int]] = {}
-    for process in Path("/proc").iterdir():
-        if not process.name.isdigit():
-            continue
-        with suppress(OSError, ValueError, IndexError):
-            fields = (process / "stat").read_bytes().rpartition(b")")[2].split()
-            table[int(process.name)] = (int(fields[1]), int(fields[3]))
-    return table
-
-
 def _descendants(root: int, known: set[int]) -> set[int]:
     """`root`, what descends from it, and what is in a session that one of these (or of `known`) leads."""
-    table = _process_table()
+    table = read_table()
     found = {root} | known
     grew = True
     while grew:
-        more = {pid for pid, (parent, session) in table.items() if parent in found or session in found} - found - {1}
+        more = {pid for pid, each in table.items() if each.parent in found or each.session in found} - found - {1}
         grew = bool(more)
         found |= more
     return found & table.keys()

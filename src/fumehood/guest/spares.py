@@ -23,6 +23,8 @@ class Nursery:
 
     def __init__(self) -> None:
         self._socket: socket.socket | None = None
+        self.pid: int | None = None
+        """Its process, once it was started."""
         self._born: asyncio.Future[Process] | None = None
         self._one_at_a_time = asyncio.Lock()
 
@@ -41,7 +43,7 @@ class Nursery:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             try:
-                fork_child(_become_nursery, {0: theirs.fileno()})
+                self.pid = fork_child(_become_nursery, {0: theirs.fileno()}).pid
             except OSError:
                 ours.close()
                 raise
@@ -75,7 +77,7 @@ class Nursery:
         if self._socket is not None:
             asyncio.get_running_loop().remove_reader(self._socket)
             self._socket.close()
-            self._socket = None
+            self._socket = self.pid = None
         if self._born is not None and not self._born.done():
             self._born.set_exception(OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)))
 
@@ -175,6 +177,12 @@ class Spares:
     def is_ready(self) -> bool:
         """Whether there is a spare."""
         return bool(self._ready)
+
+    @property
+    def pids(self) -> set[int]:
+        """The nursery, and the children that have no order yet."""
+        nursery_pid = self._nursery.pid
+        return {child.process.pid for child in self._ready} | ({nursery_pid} if nursery_pid is not None else set())
 
     async def take(self) -> Child:
         """A child that waits for its order. OSError if there can be no more processes."""

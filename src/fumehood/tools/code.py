@@ -1,7 +1,7 @@
 """executeCode."""
 
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fumehood.errors import InvalidRequestError
@@ -17,6 +17,7 @@ from fumehood.tools.results import (
     seconds_from_guest,
     split_outputs,
 )
+from fumehood.tools.shortage import shortage_from_guest
 
 RUNTIMES_OF = {"python": ("python",), "javascript": ("deno", "nodejs"), "typescript": ("deno", "nodejs")}
 """The runtimes of each language, the one that runs it by default first."""
@@ -26,6 +27,9 @@ _OF_THE_INTERRUPT = "Debugger attached."
 
 _NOTES_BYTES = 64 * 1024
 """What the text may grow by, told twice in an event, for displays that it tells about."""
+
+
+_LOST = "All its variables are lost; the next call gets a fresh one."
 
 
 def kernel_of(arguments: dict[str, Any]) -> str:
@@ -70,20 +74,11 @@ async def execute_code(arguments: dict[str, Any], guest: Guest) -> Result:
     output, errors, payload = split_outputs(reply.head, reply.body)
     output, errors = output.stripped(), errors.stripped()
     exit_code = number_from_guest(reply.head, "exit_code", 1)
+    notes, exit_code = _told_of_end(reply.head, runtime, timeout, exit_code)
     if reply.head.get("outcome") == "interrupted":
-        note = f"Interrupted: the code ran longer than the {timeout:g} seconds a call may take. Its state is kept."
-        errors, exit_code = errors.without_line(_OF_THE_INTERRUPT).with_note(note), exit_code or 1
-    elif reply.head.get("outcome") == "killed":
-        note = (
-            f"Ended: the code ran longer than the {timeout:g} seconds a call may take, and could not be interrupted "
-            f"without ending the {runtime} process ({_how(exit_code)}). All its variables are lost; the next call gets "
-            "a fresh one."
-        )
-        errors, exit_code = errors.with_note(note), _shell_code(exit_code)
-    elif reply.head.get("outcome") == "died":
-        how = _how(exit_code)
-        note = f"The {runtime} process ended ({how}). All its variables are lost; the next call gets a fresh one."
-        errors, exit_code = errors.with_note(note), _shell_code(exit_code)
+        errors = errors.without_line(_OF_THE_INTERRUPT)
+    for note in notes:
+        errors = errors.with_note(note)
     blocks: list[dict[str, Any]] = []
     displays = displays_from_guest(reply.head, payload)
     if displays:
@@ -92,6 +87,37 @@ async def execute_code(arguments: dict[str, Any], guest: Guest) -> Result:
     result = execution_result(output, errors, exit_code, seconds_from_guest(reply.head))
     result["content"] += blocks
     return result
+
+
+def _told_of_end(head: Mapping[str, Any], runtime: str, timeout: float, exit_code: int) -> tuple[list[str], int]:
+    """What is to be told of a call that did not end by itself, or not with the kernel it began with; its exit code."""
+    notes: list[str] = []
+    if (lost := shortage_from_guest(head, "lost_before")) is not None:
+        notes.append(
+            f"The {runtime} process was ended before this call: memory ran out: {lost} of it. "
+            "All variables of earlier calls are lost."
+        )
+    shortage = shortage_from_guest(head, "out_of_memory")
+    outcome = head.get("outcome")
+    if outcome == "died":
+        why = "" if shortage is None else f"Memory ran out: {shortage} of this code. "
+        notes.append(f"{why}The {runtime} process ended ({_how(exit_code)}). {_LOST}")
+        return notes, _shell_code(exit_code)
+    why = f"the code ran longer than the {timeout:g} seconds a call may take"
+    if shortage is not None:
+        why = f"memory ran out: {shortage} that code had started, ended now"
+    if outcome == "killed":
+        notes.append(
+            f"Ended: {why}, and could not be interrupted without ending the {runtime} process ({_how(exit_code)}). "
+            f"{_LOST}"
+        )
+        return notes, _shell_code(exit_code)
+    if outcome == "interrupted":
+        notes.append(f"Interrupted: {why}. Its state is kept.")
+        return notes, exit_code or 1
+    if shortage is not None:
+        notes.append(f"Before this call {why}. Variables are kept.")
+    return notes, exit_code
 
 
 def _how(exit_code: int) -> str:

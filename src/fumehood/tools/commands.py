@@ -13,6 +13,7 @@ from fumehood.tools.results import (
     split_outputs,
     text_block,
 )
+from fumehood.tools.shortage import shortage_from_guest
 
 _STATUSES = frozenset({"submitted", "working", "completed", "canceled", "failed"})
 _ENDED = frozenset({"completed", "canceled", "failed"})
@@ -40,7 +41,13 @@ async def execute_command(arguments: dict[str, Any], guest: Guest) -> Result:
     output, errors, _ = split_outputs(reply.head, reply.body)
     if reply.head.get("timed_out") is True:
         errors = errors.with_note(f"Ended: the command ran longer than the {timeout:g} seconds a call may take.")
+    if (shortage := shortage_from_guest(reply.head, "out_of_memory")) is not None:
+        errors = errors.with_note(_out_of_memory("command", shortage))
     return execution_result(output, errors, _exit_code(reply), seconds_from_guest(reply.head))
+
+
+def _out_of_memory(what: str, shortage: str) -> str:
+    return f"Ended: memory ran out: {shortage} of this {what}. It was ended with all that it started."
 
 
 def _exit_code(reply: GuestReply) -> int:
@@ -77,6 +84,8 @@ async def _task(request: GuestRequest, guest: Guest) -> Result:
     output, errors, _ = split_outputs(reply.head, reply.body)
     if reply.head.get("timed_out") is True:
         errors = errors.with_note(f"Ended: the task ran longer than {guest.task_timeout_seconds:g} seconds.")
+    if (shortage := shortage_from_guest(reply.head, "out_of_memory")) is not None:
+        errors = errors.with_note(_out_of_memory("task", shortage))
     ended = status in _ENDED
     seconds = seconds_from_guest(reply.head)
     exit_code = _exit_code(reply) if ended else 0

@@ -61,6 +61,7 @@ _NAMES = [
     *("stdout", "stderr", "bytes", "total_bytes", "cut_at", "exit_code", "seconds", "outcome", "timed_out"),
     *("task_id", "status", "files", "path", "size", "mime_type", "error", "errors", "removed", "too_large"),
     *("total", "folder", "written", "displays", "image/png", "text/html", "audio/wav", "ended"),
+    *("out_of_memory", "lost_before", "memory_bytes", "used_bytes", "processes"),
 ]
 _WORDS = st.one_of(
     st.none(),

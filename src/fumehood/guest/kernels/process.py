@@ -91,7 +91,8 @@ class Kernel:
         """Have the kernel do `message`, and wait for its answer or its death.
 
         The answer is `outcome`, `exit_code` and `seconds`. The outcome is `done`; `interrupted`, if it took longer than
-        `timeout_seconds`; `killed`, if interrupting it did not help; or `died`, by itself.
+        `timeout_seconds`; `killed`, if interrupting it did not help; or `died`, by itself. Where memory ran out there
+        is `out_of_memory` too, a `Shortage`: if it is not the kernel that ended, then what it started.
         """
         started = time.monotonic()
         # Not to be foretold, or an earlier call's code could leave an answer for it in the pipe.
@@ -110,13 +111,28 @@ class Kernel:
         seconds = time.monotonic() - started
         if answer is None:
             outcome = "killed" if call.interrupted else "died"
-            return {"outcome": outcome, "exit_code": await self.process.wait(), "seconds": seconds}
-        exit_code = answer.get("exit_code", 0)
-        return {
-            "outcome": "interrupted" if call.interrupted else "done",
-            "exit_code": exit_code if isinstance(exit_code, int) else 1,
-            "seconds": seconds,
-        }
+            told: dict[str, Any] = {"outcome": outcome, "exit_code": await self.process.wait(), "seconds": seconds}
+        else:
+            exit_code = answer.get("exit_code", 0)
+            told = {
+                "outcome": "interrupted" if call.interrupted else "done",
+                "exit_code": exit_code if isinstance(exit_code, int) else 1,
+                "seconds": seconds,
+            }
+        if self.process.shortage is not None:
+            told["out_of_memory"] = self.process.shortage._asdict()
+            self.process.shortage = None
+        return told
+
+    @property
+    def works(self) -> bool:
+        """Whether it is in a call."""
+        return self._call is not None
+
+    def interrupt(self) -> None:
+        """End what its call runs, as at the call's time, if it is in one."""
+        if self._call is not None and not self._call.interrupted:
+            self._interrupt(self._call)
 
     async def _await_answer(self, call: _Call, timeout_seconds: float) -> dict[str, Any] | None:
         """Wait with all else of the agent going on; its death ends a call that is given up."""

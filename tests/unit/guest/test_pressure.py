@@ -1,0 +1,73 @@
+"""Which processes are to end when memory runs out."""
+
+import pytest
+
+from fumehood.guest.pressure import choose_victim, seconds_to_next_look
+from fumehood.guest.process_table import Entry
+from fumehood.guest.processes import Process
+
+KERNEL, COMMAND = 10, 20
+
+
+def _entry(parent: int, session: int, mebibytes: int) -> Entry:
+    return Entry(parent, session, mebibytes * 1024 * 1024)
+
+
+@pytest.fixture
+async def roots() -> dict[int, Process]:
+    return {KERNEL: Process(KERNEL), COMMAND: Process(COMMAND)}
+
+
+async def test_what_uses_most_with_all_it_started_ends_together(roots: dict[int, Process]) -> None:
+    table = {
+        KERNEL: _entry(1, KERNEL, 300),
+        COMMAND: _entry(2, COMMAND, 4),
+        21: _entry(COMMAND, COMMAND, 200),
+        22: _entry(21, 22, 210),
+    }
+    victim = choose_victim(table, roots, {KERNEL}, set())
+    assert victim is not None
+    assert victim.root is roots[COMMAND]
+    assert victim.pids == (22, 21, COMMAND), "the one that uses most goes first"
+    assert not victim.spares_root
+
+
+async def test_a_kernel_in_no_call_is_ended_only_after_all_others(roots: dict[int, Process]) -> None:
+    table = {KERNEL: _entry(1, KERNEL, 900), COMMAND: _entry(2, COMMAND, 4)}
+    victim = choose_victim(table, roots, {KERNEL}, {KERNEL})
+    assert victim is not None
+    assert victim.root is roots[COMMAND]
+    del table[COMMAND]
+    victim = choose_victim(table, roots, {KERNEL}, {KERNEL})
+    assert victim is not None
+    assert victim.root is roots[KERNEL]
+
+
+async def test_a_kernel_whose_children_use_most_is_spared(roots: dict[int, Process]) -> None:
+    table = {KERNEL: _entry(1, KERNEL, 100), 11: _entry(KERNEL, KERNEL, 90), 12: _entry(11, 12, 90)}
+    victim = choose_victim(table, roots, {KERNEL}, set())
+    assert victim is not None
+    assert victim.spares_root
+    assert set(victim.pids) == {11, 12}
+
+
+async def test_what_an_ended_command_left_behind_is_a_group_of_its_own(roots: dict[int, Process]) -> None:
+    table = {KERNEL: _entry(1, KERNEL, 100), 30: _entry(1, 31, 90), 32: _entry(1, 31, 90)}
+    victim = choose_victim(table, roots, {KERNEL}, set())
+    assert victim is not None
+    assert victim.root is None
+    assert set(victim.pids) == {30, 32}
+
+
+async def test_there_may_be_nobody(roots: dict[int, Process]) -> None:
+    assert choose_victim({}, roots, {KERNEL}, set()) is None
+
+
+@pytest.mark.parametrize("left_mebibytes", [-100, 0, 1, 100, 1000, 10_000])
+def test_an_idle_sandbox_is_seldom_woken_and_a_busy_one_looks_the_oftener_the_less_there_is(
+    left_mebibytes: int,
+) -> None:
+    left_bytes = left_mebibytes * 1024 * 1024
+    assert seconds_to_next_look(left_bytes, busy=False) >= 0.1
+    assert seconds_to_next_look(left_bytes, busy=True) <= seconds_to_next_look(left_bytes, busy=False)
+    assert seconds_to_next_look(left_bytes, busy=True) <= seconds_to_next_look(left_bytes + 1024**3, busy=True) <= 0.25
