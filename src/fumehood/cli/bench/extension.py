@@ -72,6 +72,11 @@ class Signed:
             raise RuntimeError(f"{self.method} {self.path} gave {answer.status}: {answer.read().decode()[:500]}")
         return answer
 
+    def fetch(self, body: bytes = b"") -> bytes:
+        """Send it on a connection of its own; the whole answer. RuntimeError likewise."""
+        with closing(self.connect()) as connection:
+            return self.send(connection, body).read()
+
 
 def get(variables: Mapping[str, str], path: str) -> dict[str, Any]:
     """The JSON at `path` below /fumehood/v1/. NotAvailableError if that is answered 404."""
