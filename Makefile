@@ -1,13 +1,15 @@
 # serve        set up what is missing, then serve
 # test         set up what is missing, then run every check and test
 # bench        set up what is missing, then run the benchmarks
+# soak         set up what is missing, then run many sessions for twenty minutes, every answer checked
+# thousand     set up what is missing, then have a thousand sessions live at once, and call each
 # setup        only set up what serving needs
 # constraints  take the versions installed now as those that a clean clone gets
 
 # Sandboxes are made by root.
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
 
-.PHONY: serve test bench setup setup-tests constraints
+.PHONY: serve test bench soak thousand setup setup-tests constraints
 
 serve: setup
 	$(AS_ROOT) .venv/bin/fumehood serve
@@ -23,6 +25,12 @@ test: setup-tests
 
 bench: setup-tests
 	$(AS_ROOT) .venv/bin/python -m benchmarks
+
+soak: setup-tests
+	$(AS_ROOT) .venv/bin/python -m benchmarks.soak
+
+thousand: setup-tests
+	$(AS_ROOT) .venv/bin/python -m benchmarks.thousand
 
 setup:
 	@scripts/setup

@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import track
 
-from benchmarks import machine, report, rounds, servers
-from benchmarks.samples import Samples
+from benchmarks import report, rounds, servers
+from fumehood.cli.bench import machine
+from fumehood.cli.bench.samples import Samples
 from fumehood.sandbox.template import catalog
 from fumehood.sandbox.template.progress import Silent
 from fumehood.settings import Settings

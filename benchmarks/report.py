@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
-from benchmarks.machine import Machine
 from benchmarks.measures import CALLS, MEASURES, STARTS, Measure
-from benchmarks.samples import Sample, Samples
+from fumehood.cli.bench.machine import Machine
+from fumehood.cli.bench.samples import Sample, Samples
 
 _CAVEATS = """\
 - One machine, one client, one call at a time: nothing here is about throughput, or about many sessions at once.

@@ -20,9 +20,10 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.progress import track
 
-from benchmarks import machine, report
+from benchmarks import report
 from benchmarks.measures import Measure
-from benchmarks.samples import Mark, Samples
+from fumehood.cli.bench import machine
+from fumehood.cli.bench.samples import Mark, Samples
 from fumehood.sandbox.template import catalog
 from fumehood.settings import MIB, Settings
 

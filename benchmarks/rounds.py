@@ -1,8 +1,7 @@
 """The rounds: in each, every measure has its turn, so that what else the machine does meets all of them alike."""
 
 import subprocess
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,9 @@ from jupyter_client.blocking.client import BlockingKernelClient
 
 from benchmarks import jupyter, measures
 from benchmarks.measures import Measure, StartMeasures
-from benchmarks.samples import Mark, Samples
+from fumehood.cli.bench.calls import expect_text, invoke, session, start, stop
+from fumehood.cli.bench.samples import Mark, Samples
 
-_INTERPRETER = "aws.codeinterpreter.v1"
 _FILE, _TEXT = "small.txt", "Hello, world\n"
 _SUM = {"language": "python", "code": "1+1"}
 _IMPORT = {"language": "python", "code": "import pandas; pandas.Series([1, 1]).sum().item()"}
@@ -70,43 +69,6 @@ def _session_starts(samples: Samples, number: int, client: Any, clocks: StartMea
         samples.take(number, [clocks.start.name, result.name], partial(first, code, result))
     for session_id in started:
         samples.take(number, [clocks.stop.name], _timed(clocks.stop, partial(stop, client, session_id)))
-
-
-def start(client: Any) -> str:
-    """Start a session; its id."""
-    return str(client.start_code_interpreter_session(codeInterpreterIdentifier=_INTERPRETER)["sessionId"])
-
-
-def stop(client: Any, session_id: str) -> None:
-    """Stop a session."""
-    client.stop_code_interpreter_session(codeInterpreterIdentifier=_INTERPRETER, sessionId=session_id)
-
-
-@contextmanager
-def session(client: Any) -> Generator[str]:
-    """The id of a new session, stopped at the end."""
-    session_id = start(client)
-    try:
-        yield session_id
-    finally:
-        stop(client, session_id)
-
-
-def invoke(client: Any, session_id: str, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """The result of a tool, with the stream read to its end, so that the connection is used again."""
-    answer = client.invoke_code_interpreter(
-        codeInterpreterIdentifier=_INTERPRETER, sessionId=session_id, name=name, arguments=arguments
-    )
-    results = [event["result"] for event in answer["stream"]]
-    if len(results) != 1 or results[0]["isError"]:
-        raise RuntimeError(f"{name} gave {results}")
-    return results[0]
-
-
-def expect_text(result: dict[str, Any], text: str) -> None:
-    """RuntimeError unless the text of the result is that: a wrong answer is no success."""
-    if result["content"][0].get("text") != text:
-        raise RuntimeError(f"not {text!r} but {result['content']}")
 
 
 def _sum_in(client: Any, session_id: str, language: str, runtime: str) -> Callable[[], None]:

@@ -3,26 +3,29 @@
 import contextlib
 import os
 import shlex
-import signal
 import socket
 import subprocess
-import sys
 import tempfile
-import time
-import urllib.request
 from collections.abc import Generator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import boto3  # pyright: ignore[reportMissingTypeStubs]
 
+from fumehood.cli.bench import servers
 from fumehood.settings import Settings
 
-_FUMEHOOD = Path(sys.executable).with_name("fumehood")
-# The first start may have to build the template.
-_START_SECONDS = 1_800
-_STOP_SECONDS = 60
-_POLL_SECONDS = 0.02
+_ENV_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Started:
+    """A server of this run's own: its data folder, its process, and what `fumehood env` exports."""
+
+    data: Path
+    pid: int
+    variables: Mapping[str, str]
 
 
 @contextlib.contextmanager
@@ -31,6 +34,13 @@ def fumehood(warm: bool = True) -> Generator[Any]:
 
     Its sessions are restored from a warm checkpoint, or if not `warm` started cold.
     """
+    with started(warm) as server:
+        yield _client(server.variables)
+
+
+@contextlib.contextmanager
+def started(warm: bool = True, settings: Mapping[str, str] | None = None) -> Generator[Started]:
+    """The same, with further `settings`, as environment variables."""
     with tempfile.TemporaryDirectory(prefix="fumehood-benchmark-") as folder:
         data = Path(folder)
         for name in ("templates", "guest-runtimes"):
@@ -40,36 +50,17 @@ def fumehood(warm: bool = True) -> Generator[Any]:
         if not warm:
             # A file where checkpoints would be kept: none can be made, and a server without one starts cold.
             (data / "warm").touch()
-        port = _free_port()
-        environment = {**os.environ, "FUMEHOOD_DATA": folder, "FUMEHOOD_PORT": str(port)}
-        with (data / "server.log").open("wb") as log:
-            process = subprocess.Popen([_FUMEHOOD, "serve"], env=environment, stdout=log, stderr=log)
-        try:
-            _wait_until_it_answers(process, f"http://127.0.0.1:{port}", data / "server.log")
-            yield _client(_variables(environment))
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(_STOP_SECONDS)
+        own = {"FUMEHOOD_DATA": folder, "FUMEHOOD_PORT": str(_free_port())}
+        environment = {**os.environ, **(settings or {}), **own}
+        with servers.started(environment, data / "server.log") as process:
+            yield Started(data, process.pid, _variables(environment))
 
 
 @contextlib.contextmanager
 def stub() -> Generator[Any]:
     """The stub that answers at once; a boto3 client of it."""
-    process = subprocess.Popen([sys.executable, "-m", "benchmarks.stub"], stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        port = int(process.stdout.readline())
-        yield _client(
-            {
-                "AWS_ENDPOINT_URL_BEDROCK_AGENTCORE": f"http://127.0.0.1:{port}",
-                "AWS_REGION": "us-east-1",
-                "AWS_ACCESS_KEY_ID": "stub",
-                "AWS_SECRET_ACCESS_KEY": "stub",
-            }
-        )
-    finally:
-        process.kill()
-        process.wait()
+    with servers.stub() as variables:
+        yield _client(variables)
 
 
 def _client(variables: Mapping[str, str]) -> Any:
@@ -86,7 +77,7 @@ def _client(variables: Mapping[str, str]) -> Any:
 def _variables(environment: Mapping[str, str]) -> dict[str, str]:
     """What `fumehood env` exports."""
     answer = subprocess.run(
-        [_FUMEHOOD, "env"], env=environment, check=True, capture_output=True, text=True, timeout=_STOP_SECONDS
+        [servers.COMMAND, "env"], env=environment, check=True, capture_output=True, text=True, timeout=_ENV_SECONDS
     )
     lines = [line.removeprefix("export ") for line in answer.stdout.splitlines() if line.startswith("export ")]
     pairs = [shlex.split(line)[0].partition("=") for line in lines]
@@ -97,15 +88,3 @@ def _free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
-
-
-def _wait_until_it_answers(process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise RuntimeError(f"the server ended with {process.returncode}:\n{log.read_text()}")
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/ping", timeout=5) as answer:
-            if answer.status == 200:
-                return
-        time.sleep(_POLL_SECONDS)
-    raise RuntimeError(f"the server did not answer:\n{log.read_text()}")

@@ -49,6 +49,13 @@ def env_lines(settings: Settings, principal: str) -> list[str]:
 
     Raises ConfigurationError if no server ever started with this data folder, or it has no such principal.
     """
+    exports = client_variables(settings, principal)
+    cleared = [name for name in _IN_THE_WAY if name not in exports]
+    return [f"unset {' '.join(cleared)}", *(f"export {name}={shlex.quote(value)}" for name, value in exports.items())]
+
+
+def client_variables(settings: Settings, principal: str) -> dict[str, str]:
+    """The environment variables that point a client at the server as `principal`. ConfigurationError as `env_lines`."""
     path = settings.data / "credentials"
     if not os.access(settings.data, os.R_OK | os.X_OK) and settings.data.exists():
         raise ConfigurationError(
@@ -74,8 +81,7 @@ def env_lines(settings: Settings, principal: str) -> list[str]:
         exports["AWS_SESSION_TOKEN"] = record.session_token
     if settings.tls_certificate is not None and _is_self_signed(settings.tls_certificate):
         exports["AWS_CA_BUNDLE"] = str(settings.tls_certificate.absolute())
-    cleared = [name for name in _IN_THE_WAY if name not in exports]
-    return [f"unset {' '.join(cleared)}", *(f"export {name}={shlex.quote(value)}" for name, value in exports.items())]
+    return exports
 
 
 def record_url(settings: Settings) -> None:

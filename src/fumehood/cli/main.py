@@ -16,6 +16,8 @@ commands = App(
 commands.command(serve)
 commands.command(env)
 commands.command(doctor)
+# By name, so that a server has nothing of it in memory.
+commands.command("fumehood.cli.bench.command:bench", name="bench", help="Measure how fast a server is.")
 commands.command(template.app)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.samples import Mark, Sample, Samples, nearest_rank
+from fumehood.cli.bench.samples import Mark, Sample, Samples, nearest_rank
 
 
 def _samples(measure: str, rounds: list[list[float | None]]) -> list[Sample]:

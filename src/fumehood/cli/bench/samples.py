@@ -29,6 +29,7 @@ class Summary:
     attempts: int
     successes: int
     median: float | None
+    p95: float | None
     p99: float | None
 
 
@@ -64,8 +65,13 @@ class Samples:
             attempts=len(samples),
             successes=len(times),
             median=statistics.median(times) if times else None,
+            p95=nearest_rank(times, 0.95) if times else None,
             p99=nearest_rank(times, 0.99) if times else None,
         )
+
+    def longest(self, measure: str) -> float | None:
+        """Seconds of its slowest success; None if it has none."""
+        return max((sample.seconds for sample in self.of(measure) if sample.seconds is not None), default=None)
 
     def ratios(self, measure: str, reference: str) -> list[float]:
         """Median of `measure` over median of `reference`, for each round that has both."""

@@ -1,6 +1,6 @@
 """The floor: a server that answers every request at once with one canned `result` event, and does nothing else.
 
-No server that speaks this API can answer a client sooner. `python -m benchmarks.stub` prints its port.
+No server that speaks this API can answer a client sooner. `python -m fumehood.cli.bench.stub` prints its port.
 """
 
 import asyncio

@@ -5,9 +5,11 @@ import platform
 import subprocess
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 _SECONDS = 60
+_UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,16 @@ def describe() -> Machine:
         kernel=platform.release(),
         python=platform.python_version(),
         runsc=_first_line(["runsc", "--version"]).removeprefix("runsc version "),
-        commit=_first_line(["git", "describe", "--always", "--dirty"]),
+        commit=_commit(),
         load_average=load_average(),
         niceness=os.nice(0),
     )
+
+
+def _commit() -> str:
+    """Of the checkout that this code runs from; the version of the package where it is installed without one."""
+    described = _first_line(["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"])
+    return described if described != _UNKNOWN else metadata.version("fumehood")
 
 
 def load_average() -> float:
@@ -50,9 +58,12 @@ def _field(path: Path, name: str) -> str:
         for line in lines:
             if line.startswith(name):
                 return line.partition(":")[2].strip()
-    return "unknown"
+    return _UNKNOWN
 
 
 def _first_line(command: list[str]) -> str:
-    answer = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
-    return answer.stdout.partition("\n")[0] or "unknown"
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
+    except OSError:
+        return _UNKNOWN
+    return answer.stdout.partition("\n")[0] or _UNKNOWN
