@@ -105,6 +105,7 @@ def test_a_killed_build_leaves_no_template_and_the_next_ones_succeed(new_setting
     assert sum("note another build" in text for text in printed) == 1
     [template] = catalog.list_templates(new_settings)
     assert all(text.endswith(f"built {template.root}\n") for text in printed)
+    assert template.build_seconds
     assert left_unfinished(new_settings) == []
 
 
