@@ -243,11 +243,11 @@ class Sessions:
         session_id = live.row.id
         try:
             if kernel is None:
-                async for result in tool.run(arguments, self._guest(session_id)):
+                async for result in tool.run(arguments, self._guest(live.row)):
                     yield result
                 return
             async with live.turns.take(kernel, self._settings.call_timeout_seconds):
-                async for result in tool.run(arguments, self._guest(session_id)):
+                async for result in tool.run(arguments, self._guest(live.row)):
                     yield result
         except SandboxLostError as error:
             # The reason is known for certain only when the end has been seen to.
@@ -256,12 +256,15 @@ class Sessions:
         except TimeoutError as error:
             raise InternalError("The session's sandbox did not answer in time.") from error
 
-    def _guest(self, session_id: str) -> Guest:
+    def _guest(self, row: SessionRow) -> Guest:
         async def call(request: GuestRequest, timeout_seconds: float, reply_bytes_max: int) -> GuestReply:
-            return await self._host.call(session_id, request, timeout_seconds, reply_bytes_max)
+            return await self._host.call(row.id, request, timeout_seconds, reply_bytes_max)
+
+        async def images_as_links() -> bool:
+            return await self._interpreters.images_as_links(row.account_id, row.interpreter_id)
 
         settings = self._settings
-        return Guest(call, settings.call_timeout_seconds, settings.task_timeout_seconds, settings.images_as_links)
+        return Guest(call, settings.call_timeout_seconds, settings.task_timeout_seconds, images_as_links)
 
 
 def _invocation_key(call: Call, session_id: str) -> InvocationKey | None:
