@@ -26,10 +26,10 @@ _POLL_SECONDS = 0.02
 
 
 @contextlib.contextmanager
-def fumehood(warm: bool = True) -> Generator[Any]:
+def fumehood(warm: bool = True, template: str | None = None) -> Generator[Any]:
     """A fumehood server with a new data folder, beside the templates that are built already; a boto3 client of it.
 
-    Its sessions are restored from a warm checkpoint, or if not `warm` started cold.
+    Its sessions are restored from a warm checkpoint, or if not `warm` started cold; of the default template, or of one.
     """
     with tempfile.TemporaryDirectory(prefix="fumehood-benchmark-") as folder:
         data = Path(folder)
@@ -42,6 +42,8 @@ def fumehood(warm: bool = True) -> Generator[Any]:
             (data / "warm").touch()
         port = _free_port()
         environment = {**os.environ, "FUMEHOOD_DATA": folder, "FUMEHOOD_PORT": str(port)}
+        if template is not None:
+            environment["FUMEHOOD_TEMPLATE"] = template
         with (data / "server.log").open("wb") as log:
             process = subprocess.Popen([_FUMEHOOD, "serve"], env=environment, stdout=log, stderr=log)
         try:
