@@ -21,10 +21,11 @@ test: setup-tests
 	.venv/bin/lint-imports
 	$(AS_ROOT) .venv/bin/fumehood template build base
 	$(AS_ROOT) .venv/bin/fumehood template build standard
-	$(AS_ROOT) .venv/bin/python -m pytest
+	$(AS_ROOT) .venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 bench: setup-tests
 	$(AS_ROOT) .venv/bin/python -m benchmarks
+	$(AS_ROOT) .venv/bin/python -m benchmarks.templates
 
 soak: setup-tests
 	$(AS_ROOT) .venv/bin/python -m benchmarks.soak

@@ -29,12 +29,12 @@ class Started:
 
 
 @contextlib.contextmanager
-def fumehood(warm: bool = True) -> Generator[Any]:
+def fumehood(warm: bool = True, template: str | None = None) -> Generator[Any]:
     """A fumehood server with a new data folder, beside the templates that are built already; a boto3 client of it.
 
-    Its sessions are restored from a warm checkpoint, or if not `warm` started cold.
+    Its sessions are restored from a warm checkpoint, or if not `warm` started cold; of the default template, or of one.
     """
-    with started(warm) as server:
+    with started(warm, None if template is None else {"FUMEHOOD_TEMPLATE": template}) as server:
         yield _client(server.variables)
 
 

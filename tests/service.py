@@ -48,6 +48,7 @@ class Service:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._clients: list[Any] = []
+        self._known: dict[str, dict[str, str]] = {}
         # The small template, unless a test is about another one: it is built sooner, and its sessions start sooner.
         chosen = {"FUMEHOOD_TEMPLATE": "base"} | dict(settings or {})
         self._settings = {"FUMEHOOD_DATA": str(data), "FUMEHOOD_PORT": str(self.port)} | chosen
@@ -79,7 +80,13 @@ class Service:
         raise AssertionError(f"the server did not answer: {self.log.read_text()}")
 
     def environment(self, principal: str = "default") -> dict[str, str]:
-        """The variables that `fumehood env` sets for a client, with PATH and nothing else."""
+        """As `ask_for_environment`, but asked once: the command takes longer to start than many a test to run."""
+        if principal not in self._known:
+            self._known[principal] = self.ask_for_environment(principal)
+        return dict(self._known[principal])
+
+    def ask_for_environment(self, principal: str = "default") -> dict[str, str]:
+        """The variables that `fumehood env` sets now for a client, with PATH and nothing else."""
         lines = subprocess.run(
             [str(COMMAND), "env", "--principal", principal],
             env=self._base_environment() | self._settings,

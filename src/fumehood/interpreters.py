@@ -2,7 +2,7 @@
 
 A code interpreter is what sessions are started from. One is built in, `aws.codeinterpreter.v1`; it belongs to everybody
 and cannot be changed. All others are custom: an account's own. The tag `fumehood:template` names the template that an
-interpreter's sessions start from.
+interpreter's sessions start from; the tag `fumehood:images-as-links` says in which form their pictures come.
 """
 
 import re
@@ -34,10 +34,15 @@ TAGS_MAX = 50
 PAGE_DEFAULT = 10
 """Entries of a page where the request names no maxResults: what the official model documents for session lists."""
 TEMPLATE_TAG = "fumehood:template"
-"""The tag whose value is the name of a template. Other keys that begin with `fumehood:` are refused."""
+"""The tag whose value is the name of a template."""
+IMAGES_TAG = "fumehood:images-as-links"
+"""The tag whose value, `true` or `false`, takes the place of FUMEHOOD_IMAGES_AS_LINKS in an interpreter's sessions."""
 FindTemplate = Callable[[str | None], Awaitable[str]]
 """The id of the template of that name, or of the default. TemplateUnavailableError if nothing can start from it."""
 
+_TAGS = (TEMPLATE_TAG, IMAGES_TAG)
+"""Other keys that begin with `fumehood:` are refused."""
+_BOOLEANS = {"true": True, "false": False}
 _CUSTOM_ID = re.compile(r"[a-zA-Z][a-zA-Z0-9_]{0,47}-[a-zA-Z0-9]{10}")
 _SANDBOX = "SANDBOX"
 _SHOWN_CHARACTERS = 256
@@ -223,6 +228,16 @@ class Interpreters:
                 f"Its tag {TEMPLATE_TAG} may name another."
             ) from error
 
+    async def images_as_links(self, account_id: str, interpreter_id: str) -> bool:
+        """Whether pictures of the interpreter's sessions come as links now: as its tag says, else as the server does.
+
+        Raises NotFoundError.
+        """
+        async with self._database.reading() as transaction:
+            row = await self._find(transaction, account_id, interpreter_id)
+        tag = row.tags.get(IMAGES_TAG)
+        return self._settings.images_as_links if tag is None else _BOOLEANS[tag]
+
     async def purge(self) -> int:
         """Forget interpreters deleted so long ago that no client token knows them; how many that were, 1000 at most."""
         async with self._database.writing() as transaction:
@@ -277,10 +292,12 @@ class Interpreters:
         for key in tags:
             if key.lower().startswith("aws:"):
                 raise InvalidRequestError.of_field("tags", f"keys that begin with aws: are reserved, such as {key}")
-            if key.lower().startswith("fumehood:") and key != TEMPLATE_TAG:
+            if key.lower().startswith("fumehood:") and key not in _TAGS:
                 raise InvalidRequestError.of_field(
-                    "tags", f"of the keys that begin with fumehood: there is only {TEMPLATE_TAG}, not {key}"
+                    "tags", f"of the keys that begin with fumehood: there are only {' and '.join(_TAGS)}, not {key}"
                 )
+        if IMAGES_TAG in tags and tags[IMAGES_TAG] not in _BOOLEANS:
+            raise InvalidRequestError.of_field("tags", f"{IMAGES_TAG} must be {' or '.join(_BOOLEANS)}")
         if TEMPLATE_TAG in tags:
             await self._check_template("tags", tags[TEMPLATE_TAG])
         return tags

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.service import Session, service
+from tests.service import Service, Session, service
 from tests.signing import text_of
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -284,3 +284,20 @@ def test_pictures_can_be_links_by_a_setting(new_data: Path) -> None:
         assert session.invoke("readFiles", paths=[path])["content"][0]["resource"]["blob"].startswith(_PNG)
         assert json.dumps(block)
         session.stop()
+
+
+def test_pictures_can_be_links_for_one_interpreter_by_a_tag_and_an_svg_stays_a_text(server: Service) -> None:
+    control = server.client("bedrock-agentcore-control")
+    made = control.create_code_interpreter(
+        name="linking",
+        networkConfiguration={"networkMode": "SANDBOX"},
+        tags={"fumehood:images-as-links": "true"},
+    )
+    session = Session(server.client(), made["codeInterpreterId"])
+    code = f"{_IMPORTS}{_DRAW}plt.show(); ipd.display(ipd.SVG('<svg xmlns=\"http://www.w3.org/2000/svg\"/>'))"
+    assert [block["type"] for block in _blocks(session.run(code))] == ["resource_link", "resource"]
+    # What is tagged counts from the next call on.
+    control.untag_resource(resourceArn=made["codeInterpreterArn"], tagKeys=["fumehood:images-as-links"])
+    assert [block["type"] for block in _blocks(session.run(code))] == ["image", "resource"]
+    session.stop()
+    control.delete_code_interpreter(codeInterpreterId=made["codeInterpreterId"])

@@ -26,7 +26,7 @@ def test_a_second_server_on_the_same_data_folder_is_refused_and_ends_no_session(
     assert "another server" in refused.stderr
     assert str(server.process.pid) in refused.stderr
     assert session.run("kept")["structuredContent"]["stdout"] == "42"
-    assert server.environment()["AWS_ENDPOINT_URL_BEDROCK_AGENTCORE"] == server.url
+    assert server.ask_for_environment()["AWS_ENDPOINT_URL_BEDROCK_AGENTCORE"] == server.url
 
 
 def test_a_port_in_use_is_named_and_no_session_ends(server: Service, session: Session) -> None:

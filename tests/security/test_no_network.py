@@ -53,6 +53,7 @@ except OSError as error: print('refused', error)
 _PACKAGE_MANAGERS = {
     "pip": ("python3 -m pip install humanize", "there-is-no-network-in-sandbox-mode"),
     "pip in code": ("python3 -c \"import os; os.system('python3 -m pip download humanize')\"", "there-is-no-network"),
+    "npm": ("npm install left-pad", "there-is-no-network-in-sandbox-mode"),
     "npx": ("npx --yes cowsay hello", "there-is-no-network-in-sandbox-mode"),
     "curl": ("curl -sS https://example.com", "Could not resolve host"),
     "git": ("git clone https://example.com/x", "Could not resolve host"),

@@ -222,7 +222,11 @@ def test_a_layout_whose_digest_is_a_path_is_refused(small: Settings, tmp_path: P
         import_image(layout, small)
 
 
-@pytest.mark.parametrize("content", [b"", b"no archive", gzip.compress(b"no archive"), bytes(10_240)])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no archive", gzip.compress(b"no archive"), bytes(10_240)],
+    ids=["nothing", "a text", "a compressed text", "zeros"],
+)
 def test_what_is_no_image_is_refused(small: Settings, tmp_path: Path, content: bytes) -> None:
     image = tmp_path / "image.tar"
     image.write_bytes(content)

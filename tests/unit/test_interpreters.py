@@ -19,7 +19,7 @@ from fumehood.errors import (
     ValidationReason,
 )
 from fumehood.ids import SYSTEM_INTERPRETER_ID, new_ulid
-from fumehood.interpreters import TEMPLATE_TAG, Interpreters
+from fumehood.interpreters import IMAGES_TAG, TEMPLATE_TAG, Interpreters
 from fumehood.settings import Settings
 from fumehood.store.client_tokens import LIFETIME as CLIENT_TOKEN_LIFETIME
 from fumehood.store.database import Database
@@ -516,6 +516,40 @@ async def test_reserved_keys_are_refused(interpreters: Interpreters) -> None:
 async def test_what_is_no_interpreter_of_the_account_cannot_be_tagged(interpreters: Interpreters, arn: str) -> None:
     with pytest.raises(NotFoundError):
         await interpreters.tag(call("TagResource", resourceArn=arn, tags={"a": "b"}))
+
+
+# Pictures
+
+
+async def test_pictures_come_as_the_tag_says_else_as_the_server_does(interpreters: Interpreters) -> None:
+    made = await create(interpreters, "x", tags={IMAGES_TAG: "true"})
+    arn, identifier = made["codeInterpreterArn"], made["codeInterpreterId"]
+    assert await interpreters.images_as_links(ACCOUNT, identifier) is True
+    assert await interpreters.images_as_links(ACCOUNT, SYSTEM_INTERPRETER_ID) is False
+    await interpreters.tag(call("TagResource", resourceArn=arn, tags={IMAGES_TAG: "false"}))
+    assert await interpreters.images_as_links(ACCOUNT, identifier) is False
+    await interpreters.untag(call("UntagResource", resourceArn=arn, tagKeys=[IMAGES_TAG]))
+    assert await interpreters.images_as_links(ACCOUNT, identifier) is False
+
+
+@pytest.mark.parametrize("value", ["True", "yes", "1", "", " true", "links"])
+async def test_a_tag_on_pictures_that_is_neither_true_nor_false_is_refused_and_changes_nothing(
+    interpreters: Interpreters, value: str
+) -> None:
+    made = await create(interpreters, "x", tags={IMAGES_TAG: "true"})
+    tags = {IMAGES_TAG: value}
+    with pytest.raises(InvalidRequestError, match="must be true or false") as creating:
+        await create(interpreters, "y", tags=tags)
+    with pytest.raises(InvalidRequestError, match="must be true or false") as tagging:
+        await interpreters.tag(call("TagResource", resourceArn=made["codeInterpreterArn"], tags=tags))
+    assert [field_names(creating), field_names(tagging)] == [["tags"], ["tags"]]
+    assert await interpreters.images_as_links(ACCOUNT, made["codeInterpreterId"]) is True
+
+
+async def test_another_accounts_choice_for_pictures_is_not_told(interpreters: Interpreters) -> None:
+    made = await create(interpreters, "x", tags={IMAGES_TAG: "true"})
+    with pytest.raises(NotFoundError):
+        await interpreters.images_as_links(OTHER_ACCOUNT, made["codeInterpreterId"])
 
 
 # Templates

@@ -8,12 +8,15 @@ from pydantic import ValidationError
 from fumehood.cli import template
 from fumehood.cli.doctor import doctor
 from fumehood.cli.env import env
-from fumehood.cli.serve import serve
 
 commands = App(
     name="fumehood", help="The AgentCore Code Interpreter API, self-hosted, each session in its own sandbox."
 )
-commands.command(serve)
+# Imported when it is typed: all others need a fraction of what the server takes to import.
+commands.command(
+    "fumehood.cli.serve:serve",
+    help="Serve the API. All else is set by environment variables: FUMEHOOD_DATA, FUMEHOOD_DATABASE_URL and so on.",
+)
 commands.command(env)
 commands.command(doctor)
 # By name, so that a server has nothing of it in memory.

@@ -20,7 +20,6 @@ from fumehood.sandbox.template.own import Described
 from fumehood.sandbox.template.progress import Progress
 from fumehood.settings import MIB, Settings
 
-_FIRST = "base"
 _KINDS = {"recipe": "built-in recipe", "layers": "layers on another template", "import": "imported image"}
 app = App(name="template", help="Build, import, list and remove the templates that sandboxes start from.")
 
@@ -37,7 +36,8 @@ def build(
     Parameters
     ----------
     name
-        A built-in template; with --from the name of the new one.
+        A built-in template, the server's default one (FUMEHOOD_TEMPLATE) if not given; with --from the name of the new
+        one.
     from_
         A requirements.txt, a package.json, or a recipe in the manner of a Dockerfile (docs/templates.md): the template
         is made of it, on top of another one.
@@ -50,7 +50,7 @@ def build(
         if from_ is not None and name is None:
             raise TemplateError("--from needs --name, the name of the new template")
     if from_ is None:
-        _make(lambda progress: catalog.ensure(name or _FIRST, Settings(), progress))
+        _make(lambda progress: catalog.ensure(name or Settings().template, Settings(), progress))
     else:
         _make(lambda progress: own.build_from(from_, name or "", on, Settings(), progress))
 
@@ -126,7 +126,7 @@ def described_lines(described: Described) -> list[str]:
         f"key: {template.key}" + ("" if template.is_current else " (stale: nothing new starts from it)"),
         f"kind: {_KINDS[manifest.get('kind', 'recipe')]}",
         f"size: {template.size_bytes / MIB:.0f} MiB",
-        f"built: {template.created_at.isoformat(timespec='seconds')}",
+        f"built: {_built(template)}",
         f"runtimes: {', '.join(template.runtimes) or 'none'}",
         *_origin_lines(manifest, described.parent_is_current),
     ]
@@ -163,10 +163,14 @@ def _isolation_lines(manifest: Mapping[str, Any]) -> list[str]:
 
 
 def template_line(template: Template) -> str:
-    """A template in one line: name, key, size, when it was built, whether it is stale."""
+    """A template in one line: name, key, size, when it was built and how long that took, whether it is stale."""
     stale = "" if template.is_current else ", stale"
-    built = template.created_at.isoformat(timespec="seconds")
-    return f"{template.name} {template.key}, {template.size_bytes / MIB:.0f} MiB, built {built}{stale}"
+    return f"{template.name} {template.key}, {template.size_bytes / MIB:.0f} MiB, built {_built(template)}{stale}"
+
+
+def _built(template: Template) -> str:
+    took = "" if template.build_seconds is None else f" in {template.build_seconds:.0f} s"
+    return f"{template.created_at.isoformat(timespec='seconds')}{took}"
 
 
 @contextmanager

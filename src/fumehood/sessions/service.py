@@ -366,8 +366,11 @@ class Sessions:
         async def call(request: GuestRequest, timeout_seconds: float, reply_bytes_max: int) -> GuestReply:
             return await self._host.call(_sandbox_of(live), request, timeout_seconds, reply_bytes_max)
 
+        async def images_as_links() -> bool:
+            return await self._interpreters.images_as_links(live.row.account_id, live.row.interpreter_id)
+
         settings = self._settings
-        return Guest(call, settings.call_timeout_seconds, settings.task_timeout_seconds, settings.images_as_links)
+        return Guest(call, settings.call_timeout_seconds, settings.task_timeout_seconds, images_as_links)
 
 
 def _sandbox_of(live: LiveSession) -> str:

@@ -112,8 +112,11 @@ def _is_what_it_says(media_type: str, data: bytes) -> bool:
 async def present(displays: Iterable[Display], guest: Guest, room_bytes: int) -> Presented:
     """Content blocks for displays, in order, in at most about `room_bytes` of JSON; what does not fit is linked to."""
     presented = Presented()
+    displays = [*displays]
+    has_images = any(_is_image(display) for display in displays)
+    images_as_links = has_images and await guest.images_as_links()
     for display in displays:
-        block = _inline_block(display, guest.images_as_links)
+        block = _inline_block(display, images_as_links)
         size = 0 if block is None else _encoded_size(block)
         if block is not None and size <= room_bytes:
             room_bytes -= size
@@ -139,9 +142,14 @@ def _inline_block(display: Display, images_as_links: bool) -> dict[str, Any] | N
         text = display.data.decode(errors="replace")
         resource = {"type": "text", "uri": uri, "mimeType": display.media_type, "text": text}
         return {"type": "resource", "resource": resource}
-    if display.media_type.startswith("image/") and not images_as_links:
+    if _is_image(display) and not images_as_links:
         return {"type": "image", "data": display.data, "mimeType": display.media_type}
     return None
+
+
+def _is_image(display: Display) -> bool:
+    """Whether it would be an image block: SVG is a text."""
+    return display.media_type.startswith("image/") and display.media_type not in _TEXTS
 
 
 async def _link(display: Display, guest: Guest, presented: Presented) -> None:

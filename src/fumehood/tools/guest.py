@@ -1,5 +1,6 @@
 """What a tool may ask: calls to the guest of one session, and how long and how large they may be."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,8 +22,9 @@ class Guest:
     call: CallGuest
     call_timeout_seconds: float
     task_timeout_seconds: float
-    images_as_links: bool = False
-    """Give pictures as links to files of the session, for clients that print an image block's bytes at their model."""
+    images_as_links: Callable[[], Awaitable[bool]]
+    """Whether to give pictures as links to files of the session, for clients that print an image block's bytes at their
+    model; asked only where there are pictures."""
 
 
 # The guest keeps its own deadline; this much later nobody waits for its answer any more.

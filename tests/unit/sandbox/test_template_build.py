@@ -105,6 +105,7 @@ def test_a_killed_build_leaves_no_template_and_the_next_ones_succeed(new_setting
     assert sum("note another build" in text for text in printed) == 1
     [template] = catalog.list_templates(new_settings)
     assert all(text.endswith(f"built {template.root}\n") for text in printed)
+    assert template.build_seconds
     assert left_unfinished(new_settings) == []
 
 
@@ -233,6 +234,27 @@ async def test_the_shell_tools_are_there(base: Template) -> None:
         "patch bc make tree vi rsync python python3 pip pip3 head sort tee xargs timeout node npm npx deno"
     )
     await run_in(base, f"type -P {tools}")
+
+
+async def test_npm_installs_into_a_folder_that_is_no_project_yet_and_leaves_the_template_s_packages_alone(
+    base: Template,
+) -> None:
+    printed = await run_in(
+        base,
+        """
+        export HOME=/tmp
+        cd /tmp; mkdir package mine; cd package
+        echo '{"name": "local", "version": "1.0.0", "main": "local.js"}' > package.json
+        echo 'module.exports = 42' > local.js
+        npm pack --silent > /dev/null
+        cd ../mine
+        npm prefix
+        npm install --silent ../package/local-1.0.0.tgz
+        ls
+        node -e 'console.log(require("local"), require.resolve("zod").startsWith("/usr/local/lib/node_modules/"))'
+        """,
+    )
+    assert printed.split() == ["/tmp/mine", "node_modules", "package-lock.json", "package.json", "42", "true"]
 
 
 async def test_text_is_utf_8_without_anything_set(base: Template) -> None:

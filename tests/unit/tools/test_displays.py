@@ -28,7 +28,11 @@ class Saving:
     def __init__(self, answer: dict[str, Any] | Exception | None = None, images_as_links: bool = False) -> None:
         self.saved: dict[str, bytes] = {}
         self._answer = answer
-        self.guest = Guest(self._call, 900, 28_800, images_as_links)
+        self._images_as_links = images_as_links
+        self.guest = Guest(self._call, 900, 28_800, self._as_links)
+
+    async def _as_links(self) -> bool:
+        return self._images_as_links
 
     async def _call(self, request: GuestRequest, timeout_seconds: float, reply_bytes_max: int) -> GuestReply:
         assert request.operation == "output.save"

@@ -42,7 +42,10 @@ def _guest(answer: Callable[[GuestRequest], GuestReply]) -> Guest:
             raise GuestError("too-large", f"more than {reply_bytes_max} bytes")
         return reply
 
-    return Guest(call, 900, 28_800)
+    async def images_as_links() -> bool:
+        return False
+
+    return Guest(call, 900, 28_800, images_as_links)
 
 
 async def _results(tool: str, head: dict[str, Any], body: bytes) -> list[Result]:

@@ -17,6 +17,7 @@ from fumehood.sandbox.template.workplace import (
     is_mounted,
     read_manifest,
     remove_finished,
+    timed,
 )
 from fumehood.settings import Settings
 
@@ -39,6 +40,8 @@ class Template:
     """Which of `python`, `deno` and `nodejs` it has."""
     size_bytes: int
     created_at: datetime
+    build_seconds: float | None
+    """How long its build took, downloads included; None for one of a version that did not write it down."""
     is_current: bool
     """False for one whose recipe or build code has changed since, or that another one of its name has replaced:
     nothing new starts from it, and it can be removed."""
@@ -71,7 +74,7 @@ async def ensure_recipe(wanted: Recipe, settings: Settings, progress: Progress) 
     folder = current(wanted, settings)
     await build_once(
         folder,
-        lambda workplace: build.build(workplace, wanted, codename=codename, runsc=settings.runsc),
+        timed(lambda workplace: build.build(workplace, wanted, codename=codename, runsc=settings.runsc)),
         progress=progress,
         deadline_seconds=_BUILD_SECONDS,
     )
@@ -182,5 +185,6 @@ def read(folder: Path, guest: Path, is_current: bool) -> Template:
         runtimes=runtimes_in(folder / "root"),
         size_bytes=manifest["size_bytes"],
         created_at=datetime.fromisoformat(manifest["created_at"]),
+        build_seconds=manifest.get("build_seconds"),
         is_current=is_current,
     )

@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ from fumehood.sandbox.template.errors import TemplateError
 from fumehood.sandbox.template.fetch import NpmInstalled
 from fumehood.sandbox.template.layered import ParentTemplate
 from fumehood.sandbox.template.progress import Progress
-from fumehood.sandbox.template.workplace import MANIFEST, Workplace, build_once, read_manifest
+from fumehood.sandbox.template.workplace import MANIFEST, Build, Workplace, build_once, read_manifest, timed
 from fumehood.settings import Settings
 
 _LOCK_SECONDS = 7_200
@@ -25,8 +25,6 @@ _NAME_CHARACTERS_MAX = 40
 _KEY = re.compile(r"[0-9a-f]{16}")
 # Of the built-in templates the one that is built soonest; its npm fetches packages.
 _TOOLS = "base"
-
-_Build = Callable[[Workplace], Awaitable[Mapping[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -114,9 +112,9 @@ def describe(name_or_key: str, settings: Settings) -> Described:
     return Described(template, manifest, None if parent is None else (parent["name"], parent["key"]) in current)
 
 
-async def _ensure(folder_name: str, build: _Build, guest: Path, settings: Settings, progress: Progress) -> Template:
+async def _ensure(folder_name: str, build: Build, guest: Path, settings: Settings, progress: Progress) -> Template:
     folder = catalog.folder_of_all(settings) / folder_name
-    await build_once(folder, build, progress=progress, deadline_seconds=_LOCK_SECONDS)
+    await build_once(folder, timed(build), progress=progress, deadline_seconds=_LOCK_SECONDS)
     # The one that was asked for last is the one of its name.
     await asyncio.to_thread(os.utime, folder / MANIFEST)
     return catalog.read(folder, guest, is_current=True)

@@ -112,9 +112,13 @@ class Workplace:
         return "\n".join(map(printable, lines[-_LOG_TAIL_LINES:]))
 
 
+Build = Callable[[Workplace], Awaitable[Mapping[str, Any]]]
+"""Fills the workplace's folder; gives the manifest."""
+
+
 async def build_once(
     final: Path,
-    build: Callable[[Workplace], Awaitable[Mapping[str, Any]]],
+    build: Build,
     *,
     progress: Progress,
     deadline_seconds: float,
@@ -143,6 +147,17 @@ async def build_once(
         finally:
             await asyncio.to_thread(remove_unfinished, final.parent)
     return manifest
+
+
+def timed(build: Build) -> Build:
+    """The same build, whose manifest also has how long it took: `build_seconds`."""
+
+    async def with_seconds(workplace: Workplace) -> Mapping[str, Any]:
+        began = clock.monotonic_seconds()
+        manifest = await build(workplace)
+        return {**manifest, "build_seconds": round(clock.monotonic_seconds() - began, 1)}
+
+    return with_seconds
 
 
 def read_manifest(folder: Path) -> Mapping[str, Any] | None:
