@@ -264,6 +264,8 @@ class Interpreters:
         """
         if transaction is not None:
             row = await self._find(transaction, account_id, identifier)
+        elif self.interpreter_id(account_id, identifier) == SYSTEM_INTERPRETER_ID:
+            row = self._system
         else:
             async with self._database.reading() as own:
                 row = await self._find(own, account_id, identifier)

@@ -24,6 +24,7 @@ from fumehood.errors import ConfigurationError
 from fumehood.extension import openapi
 from fumehood.extension.api import Api
 from fumehood.extension.files import FileTransfers
+from fumehood.extension.pool import MemorySummary, PoolState, PoolSummary
 from fumehood.extension.sessions import SessionControls
 from fumehood.extension.templates import TemplateChoices, TemplateSummary
 from fumehood.identity.policies import authorise
@@ -179,7 +180,8 @@ async def _running(settings: Settings, template: Template) -> AsyncGenerator[Fum
         )
         snapshots = Snapshots(database, host, host_id, sessions, hibernation, settings)
         controls = SessionControls(Control(sessions, host, hibernation, isolation), snapshots)
-        extension = Api(endpoint, authorise, [*files.routes, *choices.routes, *controls.routes])
+        pool = PoolState(partial(_pool_summaries, host), partial(_memory_summary, host))
+        extension = Api(endpoint, authorise, [*files.routes, *choices.routes, *controls.routes, *pool.routes])
         purging = asyncio.ensure_future(_purge_for_ever(database, interpreters, settings))
         sweeping = asyncio.ensure_future(snapshots.sweep_for_ever())
         hibernation.watch()
@@ -288,6 +290,24 @@ async def _admit(rates: Rates, call: Call) -> None:
     """Who may not call takes nothing from the account's rate. AccessDeniedError or ThrottledError."""
     await authorise(call)
     rates.take(call)
+
+
+def _pool_summaries(host: Host) -> list[PoolSummary]:
+    return [
+        PoolSummary(
+            template=pool.template_id,
+            **asdict(pool.sizes),
+            ready=pool.ready,
+            wanted=pool.wanted,
+            hits=pool.hits,
+            misses=pool.misses,
+        )
+        for pool in host.pools()
+    ]
+
+
+def _memory_summary(host: Host) -> MemorySummary:
+    return MemorySummary(host.memory.used_bytes, host.memory.total_bytes)
 
 
 def _default_sizes(settings: Settings) -> Sizes:

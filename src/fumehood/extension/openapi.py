@@ -48,6 +48,36 @@ _CHOICE = {
         "isDefault": {"type": "boolean", "description": "true if the interpreter chose none: it is the server's own"},
     },
 }
+_COUNT = {"type": "integer", "minimum": 0}
+_POOL = {
+    "type": "object",
+    "required": ["template", "sizes", "ready", "wanted", "hits", "misses"],
+    "properties": {
+        "template": {"type": "string", "description": "name and key of what its sandboxes start from"},
+        "sizes": {
+            "type": "object",
+            "required": ["cpus", "memoryBytes", "diskBytes", "processesMax"],
+            "properties": {"cpus": _COUNT, "memoryBytes": _COUNT, "diskBytes": _COUNT, "processesMax": _COUNT},
+        },
+        "ready": _COUNT,
+        "wanted": _COUNT | {"description": "as recent starts have it"},
+        "hits": _COUNT | {"description": "starts since the server's own that found one ready"},
+        "misses": _COUNT | {"description": "those that found none"},
+    },
+}
+_POOLS = {
+    "type": "object",
+    "required": ["pools", "memory"],
+    "properties": {
+        "pools": {"type": "array", "items": _POOL},
+        "memory": {
+            "type": "object",
+            "required": ["usedBytes", "totalBytes"],
+            "properties": {"usedBytes": _COUNT, "totalBytes": _COUNT},
+            "description": "what all sandboxes hold of the memory that there is for them",
+        },
+    },
+}
 _FILE_ERRORS = {
     "400": "ValidationException: the path leaves the working folder, or is not that of a file",
     "403": "AccessDeniedException, or the signature is missing or wrong",
@@ -125,6 +155,13 @@ def document() -> dict[str, Any]:
                     "operationId": "listTemplates",
                     "summary": "The templates of this machine that sessions can start from, by name",
                     "responses": {"200": _answer("the templates", _TEMPLATES)} | _errors({"403": _DENIED}),
+                }
+            },
+            "/fumehood/v1/pool": {
+                "get": {
+                    "operationId": "getPool",
+                    "summary": "The sandboxes that are ready before anybody asks, and the memory that all hold",
+                    "responses": {"200": _answer("the pools", _POOLS)} | _errors({"403": _DENIED}),
                 }
             },
             "/fumehood/v1/interpreters/{codeInterpreterId}/template": {

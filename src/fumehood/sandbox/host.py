@@ -25,12 +25,10 @@ from fumehood.sandbox.contract import (
     Sizes,
     Usage,
 )
-from fumehood.sandbox.pool import Pools
+from fumehood.sandbox.pool import LIFE_SECONDS, Pools
 from fumehood.sandbox.states import SavedImage, States
 from fumehood.sandbox.warm import WarmImages
 
-_POOLED_SECONDS = 6 * 3600.0
-"""How long a sandbox may wait to be asked for."""
 log = structlog.get_logger()
 
 
@@ -168,7 +166,7 @@ class Host:
 
     async def _make_for_pool(self, kind: SandboxKind) -> Sandbox:
         async with self._admission.start():
-            sandbox, _ = await self._make(StartSandbox(kind, _POOLED_SECONDS))
+            sandbox, _ = await self._make(StartSandbox(kind, LIFE_SECONDS))
         return sandbox
 
     def _has_room_for_pool(self) -> bool:

@@ -62,9 +62,11 @@ class Keeper:
 
     def set_life(self, life_seconds: float) -> None:
         """Have it kill the sandbox in that many seconds and a grace, instead of when it was to."""
-        with suppress(OSError):
-            _write_deadline(self._folder, life_seconds)
-            os.kill(self.pid, signal.SIGUSR1)
+        with suppress(OSError, ValueError):
+            before = int((self._folder / "deadline").read_text())
+            # It sleeps until the one it knows, and looks again then: waking it costs more than all else here.
+            if _write_deadline(self._folder, life_seconds) < before:
+                os.kill(self.pid, signal.SIGUSR1)
 
     def go_on(self) -> None:
         """Let it run, if it was stopped."""
@@ -87,10 +89,13 @@ def _end_of(descriptor: int) -> "asyncio.Future[None]":
     return ended
 
 
-def _write_deadline(folder: Path, life_seconds: float) -> None:
+def _write_deadline(folder: Path, life_seconds: float) -> int:
+    """Set the second, of the system's clock, at which the keeper kills the sandbox; that second."""
+    deadline = math.ceil(time.time() + life_seconds) + GRACE_SECONDS
     new = folder / "deadline.new"
-    new.write_text(str(math.ceil(time.time() + life_seconds) + GRACE_SECONDS))
+    new.write_text(str(deadline))
     new.rename(folder / "deadline")
+    return deadline
 
 
 def _adopt_orphans() -> None:

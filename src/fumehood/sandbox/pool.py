@@ -1,7 +1,6 @@
 """Sandboxes that are ready before anybody asks for them, one pool for each kind that a request can ask for."""
 
 import asyncio
-import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, field
@@ -18,6 +17,10 @@ DEMAND_SECONDS = 60.0
 _REST_SECONDS = 0.25
 """Between two refills: a burst of starts is not slowed by them."""
 _RETRY_SECONDS = 10.0
+LIFE_SECONDS = 600.0
+"""How long a ready sandbox lives on if the server that made it is gone."""
+_ANSWER_SECONDS = 10.0
+"""How long one may take to say that it still runs."""
 _KINDS_MAX = 64
 """Pools kept; the one longest not asked for goes first."""
 log = structlog.get_logger()
@@ -48,8 +51,18 @@ class Pools(Generic[Kind]):
         has_room: Callable[[], bool],
         smallest: int,
         largest: int,
+        *,
+        renew_seconds: float = LIFE_SECONDS / 10,
+        demand_seconds: float = DEMAND_SECONDS,
     ) -> None:
-        """Kinds that are `keep`t have at least `smallest` sandboxes ready; all kinds together at most `largest`."""
+        """Kinds that are `keep`t have at least `smallest` sandboxes ready; all kinds together at most `largest`.
+
+        What `make` makes ends itself after `LIFE_SECONDS`; those that wait longer are given as much again every
+        `renew_seconds`, which shows too whether they still answer. Starts count as demand for `demand_seconds`.
+        """
+        self._renew_seconds = renew_seconds
+        self._demand_seconds = demand_seconds
+        self._renewing: asyncio.Task[None] | None = None
         self._make = make
         self._has_room = has_room
         self._smallest = smallest
@@ -58,6 +71,7 @@ class Pools(Generic[Kind]):
         self._kept: set[Kind] = set()
         self._wanted = asyncio.Event()
         self._watching: set[asyncio.Task[None]] = set()
+        self._ending: set[asyncio.Task[None]] = set()
         self._refilling: asyncio.Task[None] | None = None
 
     def keep(self, kind: Kind) -> None:
@@ -67,6 +81,7 @@ class Pools(Generic[Kind]):
         self._wanted.set()
         if self._refilling is None and self._largest > 0:
             self._refilling = asyncio.ensure_future(self._refill_for_ever())
+            self._renewing = asyncio.ensure_future(self._renew_for_ever())
 
     def take(self, kind: Kind) -> Sandbox | None:
         """A ready sandbox, the caller's from now on; None if there is none."""
@@ -93,18 +108,19 @@ class Pools(Generic[Kind]):
         fullest = max(self._pools.values(), key=lambda pool: len(pool.ready), default=None)
         if fullest is None or not fullest.ready:
             return False
-        await fullest.ready.pop().stop(EndReason.STOPPED)
+        await self._end(fullest.ready.pop(), EndReason.STOPPED)
         return True
 
     async def close(self) -> None:
         """End every ready sandbox, and make no more."""
-        if self._refilling is not None:
-            self._refilling.cancel()
-            await asyncio.gather(self._refilling, return_exceptions=True)
+        at_work = [*self._watching, *(task for task in (self._refilling, self._renewing) if task is not None)]
+        for task in at_work:
+            task.cancel()
+        await asyncio.gather(*at_work, return_exceptions=True)
         ready = [sandbox for pool in self._pools.values() for sandbox in pool.ready]
         self._pools.clear()
         await asyncio.gather(*(sandbox.stop(EndReason.HOST_LOST) for sandbox in ready))
-        await asyncio.gather(*self._watching, return_exceptions=True)
+        await asyncio.gather(*self._ending, return_exceptions=True)
 
     def _pool(self, kind: Kind) -> _Pool:
         pool = self._pools.pop(kind, None) or _Pool()
@@ -120,9 +136,9 @@ class Pools(Generic[Kind]):
         """How many are wanted: as many starts as came together in the last minute's busiest tenth, and the smallest."""
         pool = self._pools[kind]
         now = clock.monotonic_seconds()
-        recent = [moment for moment in pool.asked_at if now - moment < DEMAND_SECONDS]
+        recent = [moment for moment in pool.asked_at if now - moment < self._demand_seconds]
         least = self._smallest if kind in self._kept else 0
-        return min(max(least, math.ceil(_busiest(recent, DEMAND_SECONDS / 10))), self._largest)
+        return min(max(least, _busiest(recent, self._demand_seconds / 10)), self._largest)
 
     async def _refill_for_ever(self) -> None:
         while True:
@@ -130,14 +146,14 @@ class Pools(Generic[Kind]):
             if kind is None or not self._has_room():
                 self._wanted.clear()
                 try:
-                    await asyncio.wait_for(self._wanted.wait(), DEMAND_SECONDS / 10)
+                    await asyncio.wait_for(self._wanted.wait(), self._demand_seconds / 10)
                 except TimeoutError:
                     await self._drop_surplus()
                 continue
             try:
                 self._put(kind, await self._make(kind))
                 await asyncio.sleep(_REST_SECONDS)
-            except (FumehoodError, GuestError, TimeoutError, OSError, RuntimeError) as error:
+            except Exception as error:
                 log.warning("a sandbox for the pool could not be started", error=str(error))
                 await asyncio.sleep(_RETRY_SECONDS)
 
@@ -161,11 +177,44 @@ class Pools(Generic[Kind]):
             pool.ready.remove(sandbox)
             self._wanted.set()
 
+    async def _renew_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(self._renew_seconds)
+            for pool in [*self._pools.values()]:
+                for sandbox in [*pool.ready]:
+                    await self._renew(pool, sandbox)
+
+    async def _renew(self, pool: _Pool, sandbox: Sandbox) -> None:
+        """Give a ready sandbox its life anew; one that does not answer is ended, and another made in its place."""
+        if sandbox not in pool.ready:
+            return
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                # One that is taken meanwhile gets its own life after this one: calls arrive in order.
+                await sandbox.set_life(LIFE_SECONDS)
+        except (FumehoodError, GuestError, TimeoutError) as error:
+            if sandbox in pool.ready:
+                log.warning("a sandbox of the pool does not answer", id=sandbox.spec.sandbox_id, error=str(error))
+                pool.ready.remove(sandbox)
+                self._wanted.set()
+                await self._end(sandbox, EndReason.CRASHED)
+
+    async def _end(self, sandbox: Sandbox, reason: EndReason) -> None:
+        """End a sandbox that is no pool's any more; it is ended whoever gives up waiting for that."""
+
+        async def end() -> None:
+            await sandbox.stop(reason)
+
+        ending = asyncio.ensure_future(end())
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
+        await asyncio.shield(ending)
+
     async def _drop_surplus(self) -> None:
         """End what recent demand does not want any more, one of each kind at a time."""
         for kind, pool in [*self._pools.items()]:
             if len(pool.ready) > self._target(kind):
-                await pool.ready.pop().stop(EndReason.STOPPED)
+                await self._end(pool.ready.pop(), EndReason.STOPPED)
 
 
 def _busiest(moments: list[float], span_seconds: float) -> int:

@@ -5,8 +5,8 @@
 #   supervise.sh FOLDER ENDED DISK_IMAGE CGROUP MEMORY_BYTES ID RUNSC STATE COMMAND [ARGUMENT...]
 #
 # FOLDER is the sandbox's own, STATE runsc's, COMMAND what runs it. FOLDER/deadline has the second, counted as
-# `date +%s` does, at which a sandbox is killed whose agent has not ended it; after a change of it send SIGUSR1. ENDED is
-# the file that says how it ended: "status=N", counters of its control groups, a line "log:", the end of what runsc said.
+# `date +%s` does, at which a sandbox is killed whose agent has not ended it; when it becomes an earlier one send SIGUSR1.
+# ENDED is the file that says how it ended: "status=N", counters of its control groups, a line "log:", the end of what runsc said.
 set -u
 folder=$1 ended=$2 image=$3 cgroup=$4 memory=$5 id=$6 runsc=$7 state=$8
 shift 8
@@ -70,7 +70,7 @@ exec </dev/null >/dev/null
 status=''
 while [ -z "$status" ]; do
     changed=''
-    left=$(($(<"$folder/deadline") - $(date +%s)))
+    left=$(($(<"$folder/deadline") - EPOCHSECONDS))
     if [ "$left" -le 0 ]; then
         kill -KILL "$child"
         wait "$child"

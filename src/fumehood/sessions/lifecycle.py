@@ -102,8 +102,8 @@ class Lifecycle:
 
     def leave(self, session_id: str) -> None:
         """Take back `enter`, for a session that nobody was told of."""
-        live = self._live.pop(session_id)
-        if live.expiry is not None:
+        live = self._live.pop(session_id, None)
+        if live is not None and live.expiry is not None:
             live.expiry.cancel()
 
     def watch(self, live: LiveSession, sandbox_id: str) -> None:
@@ -115,7 +115,7 @@ class Lifecycle:
         started: Started | None = None
         try:
             started = await bring_up(row)
-            async with self._database.writing() as transaction:
+            async with self._database.writing(relaxed=True) as transaction:
                 row = await transaction.sessions.transition(
                     row.id,
                     row.version,
@@ -150,10 +150,24 @@ class Lifecycle:
 
     # Ending
 
-    async def begin_end(self, session_id: str, reason: EndReason, detail: str = "") -> None:
+    async def write_stopping(self, transaction: Transaction, row: SessionRow, reason: EndReason) -> SessionRow | None:
+        """Write down that a session is being ended, in a transaction after which `begin_end` must follow; its row then.
+
+        None, nothing written, if it is on its way in, being ended already, or over.
+        """
+        live = self._live.get(row.id)
+        if live is None or live.ending is not None or row.status not in (SessionStatus.READY, SessionStatus.HIBERNATED):
+            return None
+        return await transaction.sessions.transition(
+            row.id, row.version, status=SessionStatus.STOPPING, end_reason=reason
+        )
+
+    async def begin_end(
+        self, session_id: str, reason: EndReason, detail: str = "", *, is_written: bool = False
+    ) -> None:
         """Have a session ended: when this returns it is over for every caller, and the rest is seen to.
 
-        The first reason stays; one that is over is left alone.
+        The first reason stays; one that is over is left alone. `is_written`: `write_stopping` has been kept.
         """
         with suppress(FumehoodError):
             await self.wait_started(session_id)
@@ -163,7 +177,7 @@ class Lifecycle:
         if live.ending is None:
             told = asyncio.get_running_loop().create_future()
             live.end_reason = reason
-            live.ending = asyncio.ensure_future(self._tear_down(live, reason, detail, told))
+            live.ending = asyncio.ensure_future(self._tear_down(live, reason, detail, told, is_written))
             self._follow(live.ending)
             await told
 
@@ -206,12 +220,15 @@ class Lifecycle:
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
-    async def _tear_down(self, live: LiveSession, reason: EndReason, detail: str, told: "asyncio.Future[None]") -> None:
+    async def _tear_down(
+        self, live: LiveSession, reason: EndReason, detail: str, told: "asyncio.Future[None]", is_written: bool
+    ) -> None:
         session_id = live.row.id
         if live.expiry is not None:
             live.expiry.cancel()
         try:
-            await self._write_stopping(live.row, reason)
+            if not is_written:
+                await self._write_stopping(live.row, reason)
         finally:
             if not told.done():
                 told.set_result(None)
@@ -226,12 +243,12 @@ class Lifecycle:
             await self._write_end(session_id, end)
             if row.image_id is not None:
                 await self._remove_image(row.image_id)
-        del self._live[session_id]
+        self._live.pop(session_id, None)
         log.info("session.ended", session_id=session_id, reason=end.reason, detail=end.detail)
 
     async def _write_stopping(self, row: SessionRow, reason: EndReason) -> None:
         try:
-            async with self._database.writing() as transaction:
+            async with self._database.writing(relaxed=True) as transaction:
                 await transaction.sessions.transition(
                     row.id, row.version, status=SessionStatus.STOPPING, end_reason=reason
                 )
@@ -252,7 +269,7 @@ class Lifecycle:
 
 async def write_end(database: Database, session_id: str, end: End) -> None:
     """Write down that a session is over, unless that has been written already."""
-    async with database.writing() as transaction:
+    async with database.writing(relaxed=True) as transaction:
         await write_end_in(transaction, session_id, end)
 
 

@@ -1,11 +1,14 @@
 """The data plane: sessions started, described, listed and stopped, and tools invoked in them."""
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from datetime import timedelta
 from functools import partial
 from typing import Any
+
+import structlog
 
 from fumehood import clock
 from fumehood.aws.endpoint import EventStreamReply
@@ -19,7 +22,7 @@ from fumehood.errors import (
 )
 from fumehood.ids import new_ulid
 from fumehood.interpreters import PAGE_DEFAULT, Interpreters
-from fumehood.sandbox.contract import EndReason, GuestReply, GuestRequest, GuestStream, Sizes
+from fumehood.sandbox.contract import EndReason, GuestError, GuestReply, GuestRequest, GuestStream, Sizes
 from fumehood.sandbox.host import Host, SandboxKind, Started, StartSandbox
 from fumehood.sessions import state
 from fumehood.sessions.hibernation import Hibernation
@@ -31,6 +34,14 @@ from fumehood.store.sessions import SessionRow, SessionStatus
 from fumehood.tools.catalogue import TOOLS, Tool
 from fumehood.tools.guest import Guest
 from fumehood.tools.results import Result
+
+_READY_SECONDS = 5.0
+"""How long a sandbox of the pool may take to answer; the database is held meanwhile."""
+log = structlog.get_logger()
+
+
+class _NotReadyError(Exception):
+    """A sandbox of the pool cannot be used after all."""
 
 
 class Sessions:
@@ -65,10 +76,10 @@ class Sessions:
         interpreter = await self._interpreters.resolve(account, identifier)
         template_id = await self._interpreters.template_of(interpreter)
         kind = SandboxKind(template_id, self._sizes())
-        ready = self._host.take_ready(kind)
-        row = await self._started(
-            await self._claim_start(call, interpreter.id, kind, ready, partial(self._start_sandbox, kind))
-        )
+        row = await self._claim_ready(call, interpreter.id, kind)
+        if row is None:
+            row = await self._claim_start(call, interpreter.id, kind, partial(self._start_sandbox, kind))
+        row = await self._started(row)
         return {
             "codeInterpreterIdentifier": row.interpreter_id,
             "sessionId": row.id,
@@ -109,13 +120,14 @@ class Sessions:
 
     async def stop(self, call: Call) -> dict[str, Any]:
         """StopCodeInterpreterSession. One that is over already stays as it ended."""
-        row = await self._find(call)
         account, token = call.principal.account_id, call.parameters.get("clientToken")
-        async with self._database.writing() as transaction:
+        async with self._database.writing(relaxed=True) as transaction:
+            row = await self._find_in(transaction, call)
             await transaction.client_tokens.claim(account, call.operation, token, call.parameters, row.id)
-        await self._lifecycle.begin_end(row.id, EndReason.STOPPED)
+            stopping = await self._lifecycle.write_stopping(transaction, row, EndReason.STOPPED)
+        await self._lifecycle.begin_end(row.id, EndReason.STOPPED, is_written=stopping is not None)
+        row = stopping or await self._find(call)
         self._invocations.forget_session(row.id)
-        row = await self._find(call)
         return {
             "codeInterpreterIdentifier": row.interpreter_id,
             "sessionId": row.id,
@@ -189,7 +201,7 @@ class Sessions:
     ) -> SessionRow:
         """A new session of the caller's account in the sandbox that `bring_up` makes; the start that `call` repeats."""
         _refuse_unsupported(call.parameters)
-        return await self._started(await self._claim_start(call, interpreter_id, kind, None, bring_up))
+        return await self._started(await self._claim_start(call, interpreter_id, kind, bring_up))
 
     async def _started(self, row: SessionRow) -> SessionRow:
         # The start goes on if the client gives up waiting: its retry, with the same token, finds the session.
@@ -198,43 +210,68 @@ class Sessions:
             raise InternalError(f"Session {row.id} could not be started. Start another with a new client token.")
         return row
 
+    async def _claim_ready(self, call: Call, interpreter_id: str, kind: SandboxKind) -> SessionRow | None:
+        """The row of a session in a sandbox of the pool, or of the one that an earlier call started.
+
+        None if no sandbox is ready.
+        """
+        while (ready := self._host.take_ready(kind)) is not None:
+            row = self._new_row(call, new_ulid(), interpreter_id, kind, ready)
+            # Before its row is there: whoever repeats this call finds the row, and then the session.
+            live = self._lifecycle.enter(row)
+            giving = asyncio.ensure_future(self._give_life(ready, row))
+            try:
+                earlier = await self._add_row(call, row, partial(_require_living, live, giving))
+            except _NotReadyError as error:
+                log.warning("a sandbox of the pool does not answer", sandbox_id=ready.sandbox_id, error=str(error))
+                await self._give_up(live, ready, giving)
+                continue
+            except BaseException:
+                await self._give_up(live, ready, giving)
+                raise
+            if earlier is not None:
+                await self._give_up(live, ready, giving)
+            return earlier or row
+        return None
+
+    async def _give_life(self, ready: Started, row: SessionRow) -> None:
+        try:
+            async with asyncio.timeout(_READY_SECONDS):
+                await self._host.set_life(ready.sandbox_id, _life_of(row))
+        except (SandboxLostError, GuestError, TimeoutError) as error:
+            raise _NotReadyError(str(error) or "no answer in time") from error
+
+    async def _give_up(self, live: LiveSession, ready: Started, giving: "asyncio.Future[None]") -> None:
+        """Take back the session in a sandbox of the pool that nobody was told of."""
+        giving.cancel()
+        await asyncio.wait({giving})
+        self._lifecycle.leave(live.row.id)
+        await self._host.stop(ready.sandbox_id, EndReason.STOPPED)
+
     async def _claim_start(
         self,
         call: Call,
         interpreter_id: str,
         kind: SandboxKind,
-        ready: Started | None,
         bring_up: Callable[[SessionRow], Awaitable[Started]],
     ) -> SessionRow:
-        """The row of the session to start; this begins the start, unless an earlier call did.
-
-        `ready` is a sandbox for it, or None for one that `bring_up` has yet to start.
-        """
-        if ready is None:
-            self._host.require_room()
-        session_id = new_ulid()
-        row = self._new_row(call, session_id, interpreter_id, kind, ready)
-        if ready is not None:
-            # Before its row is there: whoever repeats this call finds the row, and then the session.
-            self._lifecycle.enter(row)
-        try:
-            if ready is not None:
-                await self._host.set_life(ready.sandbox_id, (row.deadline_at - clock.now()).total_seconds())
-            earlier = await self._add_row(call, row)
-        except BaseException:
-            await self._give_up(session_id, ready)
-            raise
-        if earlier is not None:
-            await self._give_up(session_id, ready)
-            return earlier
-        if ready is None:
+        """The row of a session whose start by `bring_up` this begins, or of the one that an earlier call started."""
+        self._host.require_room()
+        row = self._new_row(call, new_ulid(), interpreter_id, kind, None)
+        earlier = await self._add_row(call, row)
+        if earlier is None:
             self._lifecycle.start(row, bring_up)
-        return row
+        return earlier or row
 
-    async def _add_row(self, call: Call, row: SessionRow) -> SessionRow | None:
-        """Keep the row of a new session; or the row of an earlier one, if the call repeats that one's start."""
+    async def _add_row(
+        self, call: Call, row: SessionRow, confirm: Callable[[], Awaitable[None]] | None = None
+    ) -> SessionRow | None:
+        """Keep the row of a new session; or the row of an earlier one, if the call repeats that one's start.
+
+        Nothing is kept if `confirm`, which is called last, raises.
+        """
         account, wanted = row.account_id, call.parameters
-        async with self._database.writing() as transaction:
+        async with self._database.writing(relaxed=True) as transaction:
             await transaction.lock_account(account)
             await self._interpreters.resolve(account, row.interpreter_id, transaction)
             earlier = await transaction.client_tokens.claim(
@@ -249,16 +286,12 @@ class Sessions:
                     "Stop some, or wait for their timeout."
                 )
             await transaction.sessions.add(row)
+            if confirm is not None:
+                await confirm()
         return None
 
     async def _start_sandbox(self, kind: SandboxKind, row: SessionRow) -> Started:
-        life_seconds = (row.deadline_at - clock.now()).total_seconds()
-        return await self._host.start(StartSandbox(kind, life_seconds))
-
-    async def _give_up(self, session_id: str, ready: Started | None) -> None:
-        if ready is not None:
-            self._lifecycle.leave(session_id)
-            await self._host.stop(ready.sandbox_id, EndReason.STOPPED)
+        return await self._host.start(StartSandbox(kind, _life_of(row)))
 
     async def _earlier_start(self, transaction: Transaction, session_id: str) -> SessionRow:
         row = await transaction.sessions.get(session_id)
@@ -294,10 +327,13 @@ class Sessions:
 
     async def _find(self, call: Call) -> SessionRow:
         """The session that the call names. NotFoundError if it is unknown, of another interpreter, or another's."""
+        async with self._database.reading() as transaction:
+            return await self._find_in(transaction, call)
+
+    async def _find_in(self, transaction: Transaction, call: Call) -> SessionRow:
         account, wanted = call.principal.account_id, call.parameters
         interpreter_id = self._interpreters.interpreter_id(account, wanted["codeInterpreterIdentifier"])
-        async with self._database.reading() as transaction:
-            row = await transaction.sessions.get(wanted["sessionId"])
+        row = await transaction.sessions.get(wanted["sessionId"])
         if row is None or row.account_id != account or row.interpreter_id != interpreter_id:
             raise state.unknown(wanted["sessionId"])
         return row
@@ -371,6 +407,18 @@ class Sessions:
 
         settings = self._settings
         return Guest(call, settings.call_timeout_seconds, settings.task_timeout_seconds, images_as_links)
+
+
+async def _require_living(live: LiveSession, giving: "asyncio.Future[None]") -> None:
+    """_NotReadyError if the sandbox was not given its life, or has ended since."""
+    await giving
+    if live.ending is not None:
+        raise _NotReadyError("it has just ended")
+
+
+def _life_of(row: SessionRow) -> float:
+    """How many seconds the session has left; 0 if none."""
+    return max((row.deadline_at - clock.now()).total_seconds(), 0.0)
 
 
 def _sandbox_of(live: LiveSession) -> str:

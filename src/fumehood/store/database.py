@@ -1,15 +1,18 @@
 """The database: opening, migrating, and transactions. SQLite by default, PostgreSQL by URL, the same code above."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
+import structlog
 from sqlalchemy import URL, Connection, event, func, make_url, select
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -33,6 +36,9 @@ _DRIVERS = {
     "postgresql+psycopg": "postgresql+psycopg",
 }
 _POOL_SIZE = 10
+_SYNC_SECONDS = 1.0
+"""How long what a relaxed transaction wrote may be in the system's memory only."""
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
@@ -59,11 +65,14 @@ class Transaction:
 class Database:
     """An open database. Made by `open`; `close` it at the end."""
 
-    def __init__(self, engine: AsyncEngine, created_at: datetime, page_tokens: PageTokens) -> None:
+    def __init__(self, url: URL, engine: AsyncEngine, created_at: datetime, page_tokens: PageTokens) -> None:
         self.created_at = created_at
         """When this store was first made."""
         self._engine = engine
+        self._relaxed_engine = _engine(url, relaxed=True)
         self._page_tokens = page_tokens
+        self._syncing: asyncio.Task[None] | None = None
+        self._is_synced = True
         # SQLite has one writer. Waiting here is first come, first served; its own busy handler polls in no order.
         self._turn_to_write = asyncio.Lock() if engine.dialect.name == "sqlite" else None
 
@@ -85,35 +94,65 @@ class Database:
         except BaseException:
             await engine.dispose()
             raise
-        return cls(engine, made.created_at, PageTokens(made.page_token_key))
+        return cls(parsed, engine, made.created_at, PageTokens(made.page_token_key))
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Have everything on the disk, and close every connection."""
+        if self._syncing is not None:
+            self._syncing.cancel()
+            await asyncio.gather(self._syncing, return_exceptions=True)
+            await self._sync()
+        await self._relaxed_engine.dispose()
         await self._engine.dispose()
 
     @asynccontextmanager
     async def reading(self) -> AsyncGenerator[Transaction]:
         """A transaction that only reads. Raises ThrottledError if no connection is free within `WAIT_SECONDS`."""
-        async with self._transaction(writes=False) as transaction:
+        async with self._transaction(self._engine, writes=False) as transaction:
             yield transaction
 
     @asynccontextmanager
-    async def writing(self) -> AsyncGenerator[Transaction]:
+    async def writing(self, *, relaxed: bool = False) -> AsyncGenerator[Transaction]:
         """A transaction that may write. Keep it short: on SQLite there is one at a time.
 
-        Raises ThrottledError if its turn does not come within `WAIT_SECONDS`.
+        When its block has ended, what it wrote survives the end of this process, and unless it is `relaxed` a power cut
+        too; a power cut may undo relaxed ones of the last second or so, the latest first. Raises ThrottledError if its
+        turn does not come within `WAIT_SECONDS`.
         """
-        async with self._transaction(writes=True) as transaction:
+        async with self._transaction(self._relaxed_engine if relaxed else self._engine, writes=True) as transaction:
             yield transaction
+        if relaxed and self._turn_to_write is not None:
+            self._is_synced = False
+            if self._syncing is None:
+                self._syncing = asyncio.ensure_future(self._sync_for_ever())
+
+    async def _sync_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(_SYNC_SECONDS)
+            if not self._is_synced:
+                await self._sync()
+
+    async def _sync(self) -> None:
+        """Have what relaxed transactions wrote on the disk: SQLite's checkpoint syncs its log first."""
+        self._is_synced = True
+        try:
+            async with self._relaxed_engine.connect() as connection:
+                raw = await connection.get_raw_connection()
+                assert raw.driver_connection is not None
+                # Neither readers nor writers wait for it, nor it for them.
+                await raw.driver_connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        except (SQLAlchemyError, sqlite3.Error, OSError) as error:
+            self._is_synced = False
+            log.error("what was written could not be synced to the disk; it will be tried again", error=str(error))
 
     @asynccontextmanager
-    async def _transaction(self, *, writes: bool) -> AsyncGenerator[Transaction]:
+    async def _transaction(self, engine: AsyncEngine, *, writes: bool) -> AsyncGenerator[Transaction]:
         async with AsyncExitStack() as stack:
             try:
                 async with asyncio.timeout(WAIT_SECONDS):
                     if writes and self._turn_to_write is not None:
                         await stack.enter_async_context(self._turn_to_write)
-                    connection = await stack.enter_async_context(self._engine.connect())
+                    connection = await stack.enter_async_context(engine.connect())
             except (TimeoutError, PoolTimeoutError) as error:
                 raise ThrottledError("The database is busy. Try again.") from error
             await connection.execution_options(writes=writes)
@@ -155,36 +194,37 @@ def _make_private_file(path: Path) -> None:
         path.chmod(0o600)
 
 
-def _engine(url: URL) -> AsyncEngine:
+def _engine(url: URL, *, relaxed: bool = False) -> AsyncEngine:
     if url.get_backend_name() == "postgresql":
         return create_async_engine(
             url,
             pool_size=_POOL_SIZE,
             pool_timeout=WAIT_SECONDS,
             pool_pre_ping=True,
-            connect_args={"connect_timeout": WAIT_SECONDS, "options": _postgresql_options(url)},
+            connect_args={"connect_timeout": WAIT_SECONDS, "options": _postgresql_options(url, relaxed)},
         )
     engine = create_async_engine(url, pool_size=_POOL_SIZE, pool_timeout=WAIT_SECONDS)
-    event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+    event.listen(engine.sync_engine, "connect", partial(_prepare_sqlite, relaxed))
     event.listen(engine.sync_engine, "begin", _begin_sqlite)
     return engine
 
 
-def _postgresql_options(url: URL) -> str:
+def _postgresql_options(url: URL, relaxed: bool) -> str:
     """Deadlines of every statement, before the options that the URL itself gives."""
     milliseconds = WAIT_SECONDS * 1000
     given = url.query.get("options", "")
     deadlines = f"-c statement_timeout={milliseconds} -c idle_in_transaction_session_timeout={milliseconds}"
-    return " ".join([deadlines, given if isinstance(given, str) else " ".join(given)]).strip()
+    commit = "-c synchronous_commit=off" if relaxed else ""
+    return " ".join([deadlines, commit, given if isinstance(given, str) else " ".join(given)]).strip()
 
 
-def _prepare_sqlite(connection: Any, _record: object) -> None:
+def _prepare_sqlite(relaxed: bool, connection: Any, _record: object) -> None:
     # The driver must not begin transactions by itself: it would do so too late, and never IMMEDIATE.
     connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {WAIT_SECONDS * 1000}")
-    # FULL: what a caller was told is done survives a power cut. In WAL mode NORMAL would lose the last commits.
-    cursor.execute("PRAGMA synchronous = FULL")
+    # FULL: what a caller was told is done survives a power cut. In WAL mode NORMAL may lose the last commits to one.
+    cursor.execute(f"PRAGMA synchronous = {'NORMAL' if relaxed else 'FULL'}")
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
 

@@ -5,6 +5,7 @@ from typing import Any, NoReturn
 
 from fumehood.extension import openapi
 from fumehood.extension.files import FileTransfers
+from fumehood.extension.pool import PoolState
 from fumehood.extension.templates import TemplateChoices
 
 PREFIX = "/fumehood/v1/"
@@ -14,7 +15,15 @@ async def _never(*_: Any) -> NoReturn:
     raise AssertionError("nothing is called here")
 
 
-ROUTES = [*FileTransfers(_never, 0).routes, *TemplateChoices(_never, _never, _never).routes]
+def _nothing() -> NoReturn:
+    raise AssertionError("nothing is called here")
+
+
+ROUTES = [
+    *FileTransfers(_never, 0).routes,
+    *TemplateChoices(_never, _never, _never).routes,
+    *PoolState(_nothing, _nothing).routes,
+]
 
 
 def test_it_has_every_operation_and_no_other() -> None:

@@ -1,9 +1,15 @@
 """Transactions: all or nothing, durable, and one at a time where it counts."""
 
 import asyncio
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from sqlalchemy import text
+from tests.waiting import until
 
 from fumehood.ids import new_ulid
 from fumehood.store.database import Database
@@ -129,3 +135,57 @@ async def test_a_postgresql_that_closed_every_connection_is_used_again(postgresq
     assert not await _claimed(database, "token")
     await database.close()
     postgresql.drop_database(name)
+
+
+_WRITE_AND_DIE = """
+import asyncio, os, signal, sys
+from fumehood.store.database import Database
+
+async def write():
+    database = await Database.open(sys.argv[1])
+    async with database.writing(relaxed=True) as transaction:
+        await transaction.client_tokens.claim("000000000000", "Start", "token", {}, "resource")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(write())
+"""
+
+
+async def test_a_relaxed_block_that_has_ended_survives_a_process_that_is_killed_at_once(database_url: str) -> None:
+    writing = [sys.executable, "-c", _WRITE_AND_DIE, database_url]
+    ended = await asyncio.to_thread(subprocess.run, writing, check=False, timeout=60)
+    assert ended.returncode == -9
+    database = await Database.open(database_url)
+    assert await _claimed(database, "token")
+    await database.close()
+
+
+async def test_only_relaxed_blocks_do_not_wait_for_the_disk(database: Database) -> None:
+    questions = {"sqlite": "PRAGMA synchronous", "postgresql": "SHOW synchronous_commit"}
+    answers: list[object] = []
+    for relaxed in (False, True):
+        async with database.writing(relaxed=relaxed) as transaction:
+            question = questions[transaction.connection.dialect.name]
+            answers.append((await transaction.connection.execute(text(question))).scalar_one())
+    # SQLite's 2 is FULL: its log is synced at each commit. 1 is NORMAL: before each checkpoint.
+    assert answers in ([2, 1], ["on", "off"])
+
+
+async def test_what_a_relaxed_block_wrote_is_synced_to_sqlites_own_file_a_moment_later(tmp_path: Path) -> None:
+    path = tmp_path / "store" / "fumehood.sqlite3"
+    database = await Database.open(f"sqlite:///{path}")
+    async with database.writing(relaxed=True) as transaction:
+        await transaction.client_tokens.claim(ACCOUNT, "Start", "token", {}, "resource")
+    alone = tmp_path / "without-the-log.sqlite3"
+
+    def is_there() -> bool:
+        # Without its log the file has what a checkpoint brought there, and that syncs the log first.
+        shutil.copyfile(path, alone)
+        connection = sqlite3.connect(alone)
+        try:
+            return connection.execute("SELECT count(*) FROM client_tokens").fetchone() == (1,)
+        finally:
+            connection.close()
+
+    await until(is_there, "what was written, in the file itself")
+    await database.close()
