@@ -2,7 +2,7 @@
 
 A code interpreter is what sessions are started from. One is built in, `aws.codeinterpreter.v1`; it belongs to everybody
 and cannot be changed. All others are custom: an account's own. The tag `fumehood:template` names the template that an
-interpreter's sessions start from.
+interpreter's sessions start from; those of `SIZE_TAGS` choose how large their sandboxes are.
 """
 
 import re
@@ -24,6 +24,7 @@ from fumehood.errors import (
 )
 from fumehood.ids import SYSTEM_INTERPRETER_ID, interpreter_arn, new_interpreter_id, parse_interpreter_arn
 from fumehood.settings import Settings
+from fumehood.sizes import SIZE_TAGS, allowed_sizes, chosen_sizes
 from fumehood.store.client_tokens import LIFETIME as CLIENT_TOKEN_LIFETIME
 from fumehood.store.database import Database, Transaction
 from fumehood.store.interpreters import InterpreterRow, InterpreterStatus
@@ -34,7 +35,8 @@ TAGS_MAX = 50
 PAGE_DEFAULT = 10
 """Entries of a page where the request names no maxResults: what the official model documents for session lists."""
 TEMPLATE_TAG = "fumehood:template"
-"""The tag whose value is the name of a template. Other keys that begin with `fumehood:` are refused."""
+"""The tag whose value is the name of a template."""
+_OWN_TAGS = (TEMPLATE_TAG, *sorted(SIZE_TAGS))
 FindTemplate = Callable[[str | None], Awaitable[str]]
 """The id of the template of that name, or of the default. TemplateUnavailableError if nothing can start from it."""
 
@@ -59,6 +61,8 @@ class Interpreter:
     network_mode: str
     template: str | None
     """The name of the template it chooses; None for the server's default."""
+    sizes: Mapping[str, int]
+    """The sizes it chooses for its sandboxes, as `sizes.chosen_sizes` gives them."""
 
 
 class Interpreters:
@@ -258,6 +262,7 @@ class Interpreters:
             row.name,
             row.network_configuration["networkMode"],
             row.tags.get(TEMPLATE_TAG),
+            allowed_sizes(row.tags, self._settings),
         )
 
     @property
@@ -277,10 +282,11 @@ class Interpreters:
         for key in tags:
             if key.lower().startswith("aws:"):
                 raise InvalidRequestError.of_field("tags", f"keys that begin with aws: are reserved, such as {key}")
-            if key.lower().startswith("fumehood:") and key != TEMPLATE_TAG:
+            if key.lower().startswith("fumehood:") and key not in _OWN_TAGS:
                 raise InvalidRequestError.of_field(
-                    "tags", f"of the keys that begin with fumehood: there is only {TEMPLATE_TAG}, not {key}"
+                    "tags", f"of the keys that begin with fumehood: there are only {', '.join(_OWN_TAGS)}, not {key}"
                 )
+        chosen_sizes(tags, self._settings)
         if TEMPLATE_TAG in tags:
             await self._check_template("tags", tags[TEMPLATE_TAG])
         return tags
