@@ -2,7 +2,8 @@
 
 A code interpreter is what sessions are started from. One is built in, `aws.codeinterpreter.v1`; it belongs to everybody
 and cannot be changed. All others are custom: an account's own. The tag `fumehood:template` names the template that an
-interpreter's sessions start from; the tag `fumehood:images-as-links` says in which form their pictures come.
+interpreter's sessions start from; the tag `fumehood:images-as-links` says in which form their pictures come; those of
+`SIZE_TAGS` choose how large their sandboxes are.
 """
 
 import re
@@ -24,6 +25,7 @@ from fumehood.errors import (
 )
 from fumehood.ids import SYSTEM_INTERPRETER_ID, interpreter_arn, new_interpreter_id, parse_interpreter_arn
 from fumehood.settings import Settings
+from fumehood.sizes import SIZE_TAGS, allowed_sizes, chosen_sizes
 from fumehood.store.client_tokens import LIFETIME as CLIENT_TOKEN_LIFETIME
 from fumehood.store.database import Database, Transaction
 from fumehood.store.interpreters import InterpreterRow, InterpreterStatus
@@ -37,10 +39,10 @@ TEMPLATE_TAG = "fumehood:template"
 """The tag whose value is the name of a template."""
 IMAGES_TAG = "fumehood:images-as-links"
 """The tag whose value, `true` or `false`, takes the place of FUMEHOOD_IMAGES_AS_LINKS in an interpreter's sessions."""
+_OWN_TAGS = (TEMPLATE_TAG, IMAGES_TAG, *sorted(SIZE_TAGS))
 FindTemplate = Callable[[str | None], Awaitable[str]]
 """The id of the template of that name, or of the default. TemplateUnavailableError if nothing can start from it."""
 
-_TAGS = (TEMPLATE_TAG, IMAGES_TAG)
 """Other keys that begin with `fumehood:` are refused."""
 _BOOLEANS = {"true": True, "false": False}
 _CUSTOM_ID = re.compile(r"[a-zA-Z][a-zA-Z0-9_]{0,47}-[a-zA-Z0-9]{10}")
@@ -64,6 +66,8 @@ class Interpreter:
     network_mode: str
     template: str | None
     """The name of the template it chooses; None for the server's default."""
+    sizes: Mapping[str, int]
+    """The sizes it chooses for its sandboxes, as `sizes.chosen_sizes` gives them."""
 
 
 class Interpreters:
@@ -275,6 +279,7 @@ class Interpreters:
             row.name,
             row.network_configuration["networkMode"],
             row.tags.get(TEMPLATE_TAG),
+            allowed_sizes(row.tags, self._settings),
         )
 
     @property
@@ -294,12 +299,13 @@ class Interpreters:
         for key in tags:
             if key.lower().startswith("aws:"):
                 raise InvalidRequestError.of_field("tags", f"keys that begin with aws: are reserved, such as {key}")
-            if key.lower().startswith("fumehood:") and key not in _TAGS:
+            if key.lower().startswith("fumehood:") and key not in _OWN_TAGS:
                 raise InvalidRequestError.of_field(
-                    "tags", f"of the keys that begin with fumehood: there are only {' and '.join(_TAGS)}, not {key}"
+                    "tags", f"of the keys that begin with fumehood: there are only {', '.join(_OWN_TAGS)}, not {key}"
                 )
         if IMAGES_TAG in tags and tags[IMAGES_TAG] not in _BOOLEANS:
             raise InvalidRequestError.of_field("tags", f"{IMAGES_TAG} must be {' or '.join(_BOOLEANS)}")
+        chosen_sizes(tags, self._settings)
         if TEMPLATE_TAG in tags:
             await self._check_template("tags", tags[TEMPLATE_TAG])
         return tags

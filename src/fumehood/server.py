@@ -174,7 +174,9 @@ async def _running(settings: Settings, template: Template) -> AsyncGenerator[Fum
         sessions = Sessions(database, interpreters, host, lifecycle, hibernation, host_id, settings)
         admit = partial(_admit, Rates(settings))
         endpoint = Endpoint(settings, principals.find_key, admit, operations(interpreters, sessions), _log_call)
-        files = FileTransfers(sessions.stream, settings.sandbox_disk_bytes)
+        files = FileTransfers(
+            sessions.stream, max(settings.sandbox_disk_bytes, settings.largest_sandbox_disk_bytes or 0)
+        )
         choices = TemplateChoices(
             partial(_template_summaries, templates), interpreters.get_template, interpreters.set_template
         )

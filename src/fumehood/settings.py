@@ -139,6 +139,18 @@ class Settings(BaseSettings):
     sandbox_memory_bytes: Bytes = Field(default=8 * GIB, description="memory of a sandbox")
     sandbox_disk_bytes: Bytes = Field(default=10 * GIB, description="writable disk of a sandbox")
     sandbox_processes_max: int = Field(default=1_024, description="processes and threads that user code may have")
+    largest_sandbox_cpus: int | None = Field(
+        default=None, ge=1, description="virtual CPUs that an interpreter's tag may choose; the default's, if not given"
+    )
+    largest_sandbox_memory_bytes: Bytes | None = Field(
+        default=None, description="memory that an interpreter's tag may choose; the default's, if not given"
+    )
+    largest_sandbox_disk_bytes: Bytes | None = Field(
+        default=None, description="disk that an interpreter's tag may choose; the default's, if not given"
+    )
+    largest_sandbox_processes: int | None = Field(
+        default=None, ge=1, description="processes that an interpreter's tag may choose; the default's, if not given"
+    )
     sandbox_start_timeout_seconds: float = Field(default=60.0, description="longest wait for a sandbox to be ready")
     pool_min: int = Field(
         default=2, ge=0, description="sandboxes of the default template that are ready before anybody asks"

@@ -220,6 +220,8 @@ def test_a_kernel_ended_while_no_call_ran_is_told_of_at_the_next(small: Session)
     memory_file = f"$(ls -l /proc/{pid}/fd | grep -o '[0-9]* -> /memfd' | cut -d' ' -f1)"
     grow = f"head -c 2G /dev/zero >> /proc/{pid}/fd/{memory_file}"
     small.sh(grow)
+    gone = f"test -d /proc/{pid} || echo gone"
+    wait_until(lambda: small.sh(gone)["structuredContent"]["stdout"] == "gone\n", "the end of who holds the memory")
     told = small.run("print('next')")["structuredContent"]
     assert told["stdout"] == "next"
     assert "ended before this call: memory ran out" in told["stderr"]

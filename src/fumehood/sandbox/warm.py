@@ -28,6 +28,8 @@ _WARM_LIFE_SECONDS = 600.0
 _UNUSED_SECONDS = 7 * 86_400
 _RETRY_SECONDS = 600.0
 _FORMAT = 1
+_IMAGES_MAX = 48
+"""Callers choose templates and sizes; what they choose seldom must not fill the disk."""
 _FAILURES = (SandboxLostError, GuestError, TimeoutError, RuntimeError, OSError)
 log = structlog.get_logger()
 
@@ -66,16 +68,20 @@ class WarmImages:
                 )
 
     def ensure_later(self, spec: SandboxSpec, isolation: Isolation) -> None:
-        """As `ensure`, beside everything else: nobody waits for it."""
+        """As `ensure`, beside everything else: nobody waits for it. Not where there are many already."""
         key = image_key(spec, isolation)
         if key in self._making or self._closed:
             return
-        making = self._making[key] = asyncio.ensure_future(self.ensure(spec, isolation))
+        making = self._making[key] = asyncio.ensure_future(self._ensure_if_few(spec, isolation))
 
         def forget(_: "asyncio.Task[None]") -> None:
             del self._making[key]
 
         making.add_done_callback(forget)
+
+    async def _ensure_if_few(self, spec: SandboxSpec, isolation: Isolation) -> None:
+        if await asyncio.to_thread(lambda: len([*self._folder.glob("*")])) < _IMAGES_MAX:
+            await self.ensure(spec, isolation)
 
     async def close(self) -> None:
         """Give up what is being made, and wait until nothing is left of it."""

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -75,7 +75,7 @@ class Sessions:
         account, identifier = call.principal.account_id, call.parameters["codeInterpreterIdentifier"]
         interpreter = await self._interpreters.resolve(account, identifier)
         template_id = await self._interpreters.template_of(interpreter)
-        kind = SandboxKind(template_id, self._sizes())
+        kind = SandboxKind(template_id, replace(self._sizes(), **interpreter.sizes))
         row = await self._claim_ready(call, interpreter.id, kind)
         if row is None:
             row = await self._claim_start(call, interpreter.id, kind, partial(self._start_sandbox, kind))
