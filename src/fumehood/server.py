@@ -38,6 +38,7 @@ from fumehood.sandbox.template import catalog, guest_runtime
 from fumehood.sandbox.template.available import Templates
 from fumehood.sandbox.template.catalog import Template
 from fumehood.sandbox.warm import WarmImages
+from fumehood.sessions.health import Health
 from fumehood.sessions.hibernation import Hibernation
 from fumehood.sessions.lifecycle import Lifecycle
 from fumehood.sessions.recovery import purge, recover
@@ -173,10 +174,13 @@ async def _running(settings: Settings, template: Template) -> AsyncGenerator[Fum
         extension = Api(endpoint, authorise, [*files.routes, *choices.routes])
         purging = asyncio.ensure_future(_purge_for_ever(database, interpreters, settings))
         hibernation.watch()
+        health = Health(host, lifecycle, settings.health_check_seconds)
+        health.watch()
         try:
             yield Fumehood(settings, isolation, endpoint, extension, sessions)
         finally:
             purging.cancel()
+            await health.close()
             await hibernation.close()
             await sessions.close()
             await host.close(leave_running=settings.keep_sessions)

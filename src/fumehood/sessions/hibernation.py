@@ -92,7 +92,7 @@ class Hibernation:
         """Give a session its sandbox back, if it has none. Errors as of `use`."""
         async with live.moving:
             if live.ending is not None:
-                raise state.ended(live.row.id, live.row.end_reason)
+                raise state.ended(live.row.id, live.end_reason)
             if live.row.status is not SessionStatus.HIBERNATED:
                 return
             assert live.row.image_id is not None
@@ -112,7 +112,7 @@ class Hibernation:
                 await self._host.stop(started.sandbox_id, EndReason.STOPPED)
                 if isinstance(error, StaleRowError):
                     # Nobody but its end could have changed the row.
-                    raise state.ended(live.row.id, live.row.end_reason) from error
+                    raise state.ended(live.row.id, live.end_reason) from error
                 raise
             self._lifecycle.watch(live, started.sandbox_id)
             self.figures.woken += 1
