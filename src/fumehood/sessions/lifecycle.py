@@ -62,6 +62,11 @@ class Lifecycle:
         return len(self._starting.keys() | self._live.keys())
 
     @property
+    def count_resident(self) -> int:
+        """Those of them that are not in an image."""
+        return len(self._starting.keys() | {live.row.id for live in self.live if not _is_asleep(live.row)})
+
+    @property
     def live(self) -> list[LiveSession]:
         """The sessions that calls can be made in."""
         return [*self._live.values()]
@@ -200,6 +205,8 @@ class Lifecycle:
                 live.expiry.cancel()
         endings = [live.ending for live in self.live if live.ending is not None]
         await asyncio.gather(*endings)
+        # Whatever still asks for an end of one finds none: what is left is the next server's.
+        self._live.clear()
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
@@ -228,7 +235,7 @@ class Lifecycle:
             live.expiry.cancel()
         try:
             if not is_written:
-                await self._write_stopping(live.row, reason)
+                await self._write_stopping(live, reason)
         finally:
             if not told.done():
                 told.set_result(None)
@@ -246,15 +253,21 @@ class Lifecycle:
         self._live.pop(session_id, None)
         log.info("session.ended", session_id=session_id, reason=end.reason, detail=end.detail)
 
-    async def _write_stopping(self, row: SessionRow, reason: EndReason) -> None:
+    async def _write_stopping(self, live: LiveSession, reason: EndReason) -> None:
+        session_id = live.row.id
+        # Callers are told why from now on, whether or not it can be written.
+        live.end_reason = reason
         try:
             async with self._database.writing(relaxed=True) as transaction:
-                await transaction.sessions.transition(
-                    row.id, row.version, status=SessionStatus.STOPPING, end_reason=reason
-                )
+                # Not the version that this server knows: whoever moves the session may be about to learn another.
+                row = await transaction.sessions.get(session_id)
+                if row is not None and row.status is not SessionStatus.TERMINATED:
+                    await transaction.sessions.transition(
+                        session_id, row.version, status=SessionStatus.STOPPING, end_reason=reason
+                    )
         except Exception as error:
             # The sandbox is stopped all the same, and the end is written with more patience.
-            log.warning("session.stopping_not_written", session_id=row.id, error=str(error))
+            log.warning("session.stopping_not_written", session_id=session_id, error=str(error))
 
     async def _write_end(self, session_id: str, end: End) -> None:
         for delay in (*_WRITE_DELAYS_SECONDS, None):

@@ -40,6 +40,16 @@ async def recover(database: Database, host: Host, lifecycle: Lifecycle, host_id:
         log.info("session.recovered", session_id=row.id, reason=end.reason if end is not None else None)
 
     await asyncio.gather(*(one(row) for row in rows))
+    await host.remove_images_but(await _needed_images(database, host_id))
+
+
+async def _needed_images(database: Database, host_id: str) -> set[str]:
+    """The images of sessions and snapshots: any other is what a broken-off move into or out of one has left."""
+    async with database.reading() as transaction:
+        rows = await transaction.sessions.active_on_host(host_id)
+        return {row.image_id for row in rows if row.image_id is not None} | await transaction.snapshots.every_image(
+            host_id
+        )
 
 
 def _may_go_on(row: SessionRow) -> bool:
@@ -60,7 +70,10 @@ async def _recover(host: Host, lifecycle: Lifecycle, row: SessionRow) -> End | N
         return End(EndReason(row.end_reason or EndReason.HOST_LOST), "")
     try:
         await host.adopt(row.sandbox_id)
+        # Its agent has none while it is checkpointed, which the earlier server may have been at.
+        await host.set_life(row.sandbox_id, max((row.deadline_at - clock.now()).total_seconds(), 0.0))
     except (SandboxLostError, GuestError, TimeoutError) as error:
+        await host.stop(row.sandbox_id, EndReason.HOST_LOST)
         await host.clean_up([row.sandbox_id])
         reason = error.reason if isinstance(error, SandboxLostError) else EndReason.HOST_LOST
         return End(EndReason(reason), str(error))

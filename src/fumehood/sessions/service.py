@@ -35,6 +35,8 @@ from fumehood.tools.catalogue import TOOLS, Tool
 from fumehood.tools.guest import Guest
 from fumehood.tools.results import Result
 
+_NEVER_TWICE = frozenset({"execute", "command", "task.start"})
+"""The guest's operations, each of which a tool calls once at most, that a repeat must not run again."""
 _READY_SECONDS = 5.0
 """How long a sandbox of the pool may take to answer; the database is held meanwhile."""
 log = structlog.get_logger()
@@ -168,8 +170,13 @@ class Sessions:
 
     @property
     def count(self) -> int:
-        """The sessions whose sandboxes this server runs or brings up."""
+        """The sessions whose sandboxes this server runs or brings up, and those that it can wake."""
         return self._lifecycle.count
+
+    @property
+    def count_ending(self) -> int:
+        """Those of them that end with this server when it is told to."""
+        return 0 if self._settings.keep_sessions else self._lifecycle.count_resident
 
     @property
     def can_start(self) -> bool:
@@ -371,19 +378,19 @@ class Sessions:
         kernel = tool.turn(arguments)
         if kernel is not None:
             live.turns.admit(kernel)
-        invocation = Invocation(self._results(live, tool, kernel, arguments))
         key = _invocation_key(call, live.row.id)
+        invocation = Invocation(self._results(live, tool, kernel, arguments, key))
         if key is not None:
             self._invocations.add(key, invocation)
         return invocation
 
     async def _results(
-        self, live: LiveSession, tool: Tool, kernel: str | None, arguments: dict[str, Any]
+        self, live: LiveSession, tool: Tool, kernel: str | None, arguments: dict[str, Any], key: InvocationKey | None
     ) -> AsyncIterator[Result]:
         session_id = live.row.id
         try:
             async with self._hibernation.use(live):
-                guest = self._guest(live)
+                guest = self._guest(live, key)
                 if kernel is None:
                     async for result in tool.run(arguments, guest):
                         yield result
@@ -398,8 +405,10 @@ class Sessions:
         except TimeoutError as error:
             raise InternalError("The session's sandbox did not answer in time.") from error
 
-    def _guest(self, live: LiveSession) -> Guest:
+    def _guest(self, live: LiveSession, key: InvocationKey | None) -> Guest:
         async def call(request: GuestRequest, timeout_seconds: float, reply_bytes_max: int) -> GuestReply:
+            if key is not None and request.operation in _NEVER_TWICE:
+                request = replace(request, arguments=request.arguments | {"call_id": key.call_id})
             return await self._host.call(_sandbox_of(live), request, timeout_seconds, reply_bytes_max)
 
         async def images_as_links() -> bool:
