@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.waiting import until
+from tests.waiting import until, wait_until
 
 from fumehood.sandbox.template.errors import TemplateError
 from fumehood.sandbox.template.harvest import Bounds, Harvest, harvest, remember
@@ -171,6 +171,14 @@ def copied(tmp_path: Path) -> tuple[Path, Path]:
         (root / name).write_bytes(name.encode().ljust(20))
         os.utime(root / name, (1, 1))
     subprocess.run(["cp", "--archive", root, tree], check=True)
+    # What is written in the clock's tick in which the copy ended counts as changed.
+    last = max(path.lstat().st_ctime_ns for path in tree.rglob("*"))
+
+    def tick_is_over() -> bool:
+        (tmp_path / "now").touch()
+        return (tmp_path / "now").stat().st_ctime_ns > last
+
+    wait_until(tick_is_over, "the clock's next tick")
     return root, tree
 
 
