@@ -7,6 +7,7 @@ machine each of these waits for the processor twice, and one transaction at a ti
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import closing
+from functools import partial
 from typing import Any, Self
 
 import aiosqlite
@@ -15,11 +16,12 @@ from sqlalchemy import URL
 
 def connector(url: URL) -> Callable[[], Awaitable[aiosqlite.Connection]]:
     """What connects to the database file that `url` names, as `create_async_engine` wants its `async_creator`."""
-    arguments, options = url.get_dialect()().create_connect_args(url)
+    arguments, given = url.get_dialect()().create_connect_args(url)
+    # Another thread than the one that uses it may close it.
+    options: dict[str, Any] = {**given, "check_same_thread": False}
 
     async def connect() -> aiosqlite.Connection:
-        # Another thread than the one that uses it may close it.
-        return await _Connection(lambda: sqlite3.connect(*arguments, **options | {"check_same_thread": False}))
+        return await _Connection(partial(sqlite3.connect, *arguments, **options))
 
     return connect
 
@@ -41,7 +43,7 @@ class _Connection(aiosqlite.Connection):
             with closing(self._conn.cursor()) as cursor:
                 work(cursor)
 
-        await self._execute(in_thread)
+        await self._execute(in_thread)  # pyright: ignore[reportUnknownMemberType]
 
 
 class _Cursor:
