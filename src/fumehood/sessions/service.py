@@ -38,7 +38,7 @@ from fumehood.tools.results import Result
 _NEVER_TWICE = frozenset({"execute", "command", "task.start"})
 """The guest's operations, each of which a tool calls once at most, that a repeat must not run again."""
 _READY_SECONDS = 5.0
-"""How long a sandbox of the pool may take to answer; the database is held meanwhile."""
+"""How long a sandbox of the pool may take to answer before another is taken."""
 log = structlog.get_logger()
 
 
@@ -226,18 +226,18 @@ class Sessions:
             row = self._new_row(call, new_ulid(), interpreter_id, kind, ready)
             # Before its row is there: whoever repeats this call finds the row, and then the session.
             live = self._lifecycle.enter(row)
-            giving = asyncio.ensure_future(self._give_life(ready, row))
             try:
-                earlier = await self._add_row(call, row, partial(_require_living, live, giving))
+                await self._give_life(ready, row)
+                earlier = await self._add_row(call, row, partial(_require_living, live))
             except _NotReadyError as error:
                 log.warning("a sandbox of the pool does not answer", sandbox_id=ready.sandbox_id, error=str(error))
-                await self._give_up(live, ready, giving)
+                await self._give_up(live, ready)
                 continue
             except BaseException:
-                await self._give_up(live, ready, giving)
+                await self._give_up(live, ready)
                 raise
             if earlier is not None:
-                await self._give_up(live, ready, giving)
+                await self._give_up(live, ready)
             return earlier or row
         return None
 
@@ -248,10 +248,8 @@ class Sessions:
         except (SandboxLostError, GuestError, TimeoutError) as error:
             raise _NotReadyError(str(error) or "no answer in time") from error
 
-    async def _give_up(self, live: LiveSession, ready: Started, giving: "asyncio.Future[None]") -> None:
+    async def _give_up(self, live: LiveSession, ready: Started) -> None:
         """Take back the session in a sandbox of the pool that nobody was told of."""
-        giving.cancel()
-        await asyncio.wait({giving})
         self._lifecycle.leave(live.row.id)
         await self._host.stop(ready.sandbox_id, EndReason.STOPPED)
 
@@ -271,7 +269,7 @@ class Sessions:
         return earlier or row
 
     async def _add_row(
-        self, call: Call, row: SessionRow, confirm: Callable[[], Awaitable[None]] | None = None
+        self, call: Call, row: SessionRow, confirm: Callable[[], None] | None = None
     ) -> SessionRow | None:
         """Keep the row of a new session; or the row of an earlier one, if the call repeats that one's start.
 
@@ -294,7 +292,7 @@ class Sessions:
                 )
             await transaction.sessions.add(row)
             if confirm is not None:
-                await confirm()
+                confirm()
         return None
 
     async def _start_sandbox(self, kind: SandboxKind, row: SessionRow) -> Started:
@@ -418,9 +416,8 @@ class Sessions:
         return Guest(call, settings.call_timeout_seconds, settings.task_timeout_seconds, images_as_links)
 
 
-async def _require_living(live: LiveSession, giving: "asyncio.Future[None]") -> None:
-    """_NotReadyError if the sandbox was not given its life, or has ended since."""
-    await giving
+def _require_living(live: LiveSession) -> None:
+    """_NotReadyError if the sandbox has ended since it was taken."""
     if live.ending is not None:
         raise _NotReadyError("it has just ended")
 

@@ -23,6 +23,7 @@ from fumehood.store.migrate import migrate
 from fumehood.store.page_tokens import PageTokens
 from fumehood.store.sessions import SessionRepository
 from fumehood.store.snapshots import SnapshotRepository
+from fumehood.store.sqlite_driver import connector
 from fumehood.store.tables import installation
 
 WAIT_SECONDS = 30
@@ -140,7 +141,7 @@ class Database:
                 raw = await connection.get_raw_connection()
                 assert raw.driver_connection is not None
                 # Neither readers nor writers wait for it, nor it for them.
-                await raw.driver_connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+                await raw.driver_connection.execute_fetchall("PRAGMA wal_checkpoint(PASSIVE)")
         except (SQLAlchemyError, sqlite3.Error, OSError) as error:
             self._is_synced = False
             log.error("what was written could not be synced to the disk; it will be tried again", error=str(error))
@@ -203,7 +204,7 @@ def _engine(url: URL, *, relaxed: bool = False) -> AsyncEngine:
             pool_pre_ping=True,
             connect_args={"connect_timeout": WAIT_SECONDS, "options": _postgresql_options(url, relaxed)},
         )
-    engine = create_async_engine(url, pool_size=_POOL_SIZE, pool_timeout=WAIT_SECONDS)
+    engine = create_async_engine(url, async_creator=connector(url), pool_size=_POOL_SIZE, pool_timeout=WAIT_SECONDS)
     event.listen(engine.sync_engine, "connect", partial(_prepare_sqlite, relaxed))
     event.listen(engine.sync_engine, "begin", _begin_sqlite)
     return engine
