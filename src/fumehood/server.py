@@ -42,6 +42,7 @@ from fumehood.sandbox.template.available import Templates
 from fumehood.sandbox.template.catalog import Template
 from fumehood.sandbox.warm import WarmImages
 from fumehood.sessions.control import Control
+from fumehood.sessions.health import Health
 from fumehood.sessions.hibernation import Hibernation
 from fumehood.sessions.lifecycle import Lifecycle
 from fumehood.sessions.recovery import purge, recover
@@ -183,11 +184,14 @@ async def _running(settings: Settings, template: Template) -> AsyncGenerator[Fum
         purging = asyncio.ensure_future(_purge_for_ever(database, interpreters, settings))
         sweeping = asyncio.ensure_future(snapshots.sweep_for_ever())
         hibernation.watch()
+        health = Health(host, lifecycle, settings.health_check_seconds)
+        health.watch()
         try:
             yield Fumehood(settings, isolation, endpoint, extension, sessions)
         finally:
             purging.cancel()
             sweeping.cancel()
+            await health.close()
             await hibernation.close()
             await sessions.close()
             await host.close(leave_running=settings.keep_sessions)

@@ -352,8 +352,19 @@ async def main():
     sandbox = await Gvisor("runsc", Path(sys.argv[1])).start(spec)
     head = {"runtime": "python", "language": "python", "clear": False, "timeout_seconds": 60}
     await sandbox.call(GuestRequest("execute", head, (CODE,)), 60, 1000)
+    if "calls" in sys.argv:
+        await run_calls(sandbox, head)
     print("started", flush=True)
     await asyncio.sleep(1000)
+
+async def run_calls(sandbox, head):
+    long = b"import time; open('begun', 'w'); time.sleep(1); x += 1; open('runs', 'a').write('1'); print('done', x)"
+    running = GuestRequest("execute", head | {"call_id": "long"}, (long,))
+    asyncio.ensure_future(sandbox.call(running, 60, 1000))
+    command = b"until [ -f begun ]; do sleep 0.01; done; sleep 1; echo ran >> commands; echo command done"
+    asyncio.ensure_future(sandbox.call(GuestRequest("command", {"timeout_seconds": 60}, (command,)), 60, 1000))
+    begun = b"until [ -f begun ]; do sleep 0.01; done"
+    await sandbox.call(GuestRequest("command", {"timeout_seconds": 60}, (begun,)), 60, 1000)
 
 asyncio.run(main())
 """
@@ -378,6 +389,23 @@ async def test_a_sandbox_outlives_the_process_that_started_it_and_another_takes_
     assert end.usage.memory_peak_bytes > 0
     assert end.usage.cpu_seconds > 0
     await machine.until_nothing_is_left()
+
+
+async def test_calls_that_ran_when_their_host_died_run_to_their_end_and_a_repeat_gets_the_answer(
+    machine: Machine,
+) -> None:
+    with _starter(machine, "calls") as process:
+        assert process.stdout is not None
+        assert await asyncio.to_thread(process.stdout.readline) == "started\n"
+    adopted = await machine.make_engine().adopt(machine.ids[-1])
+    head = {"runtime": "python", "language": "python", "clear": False, "timeout_seconds": 60, "call_id": "long"}
+    replies = await asyncio.gather(
+        *(adopted.call(GuestRequest("execute", head, (b"print('wrong')",)), CALL_SECONDS, OUTPUT_BYTES) for _ in "12")
+    )
+    assert [reply.body for reply in replies] == [b"done 42\n"] * 2
+    assert await run(adopted, "print(x, pid == os.getpid())") == "42 True\n"
+    assert await sh(adopted, "until [ -f commands ]; do sleep 0.1; done; cat commands runs") == "ran\n1"
+    await adopted.stop(EndReason.STOPPED)
 
 
 async def test_an_adopted_sandbox_ends_at_its_deadline_and_at_a_new_one(machine: Machine) -> None:
@@ -422,9 +450,12 @@ async def test_a_sandbox_whose_agent_does_not_end_it_is_killed_by_its_keeper(
 
 
 @contextmanager
-def _starter(machine: Machine) -> Iterator["subprocess.Popen[str]"]:
-    """A process of its own that starts a sandbox and keeps it, as a server does; killed at the end."""
-    argv = [sys.executable, "-c", _STARTER, str(machine.data), pickle.dumps(machine.spec()).hex()]
+def _starter(machine: Machine, *more: str) -> Iterator["subprocess.Popen[str]"]:
+    """A process of its own that starts a sandbox and keeps it, as a server does; killed at the end.
+
+    With `calls`, code and a command run in it then.
+    """
+    argv = [sys.executable, "-c", _STARTER, str(machine.data), pickle.dumps(machine.spec()).hex(), *more]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield process

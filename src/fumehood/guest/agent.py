@@ -12,6 +12,7 @@ import sys
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from fumehood.guest.activity import outside_connections, user_cpu_seconds
@@ -23,6 +24,7 @@ from fumehood.guest.kernels.runtimes import RUNTIMES
 from fumehood.guest.outputs import NAME, Outputs
 from fumehood.guest.pressure import MemoryWatch, Victim
 from fumehood.guest.processes import Shortage, reap_children
+from fumehood.guest.repeats import Answer, RefusedError, Repeats
 from fumehood.guest.spares import Spares
 from fumehood.guest.tasks import TASKS_MAX, Task, Tasks, TooManyTasksError, UnknownTaskError
 from fumehood.guest.user import Limits
@@ -108,6 +110,7 @@ class Agent:
         self._lost: dict[str, Shortage] = {}
         self._outputs = Outputs()
         self._tasks = Tasks(self._outputs)
+        self._repeats = Repeats()
         self._spares = Spares()
         self._spares.refill()
         self._limits = Limits(processes=_PROCESSES)
@@ -125,6 +128,7 @@ class Agent:
             "warm": self._warm,
             "renew": self._renew,
             "deadline": self._set_deadline,
+            "ping": self._ping,
             "activity": self._activity,
             "output.save": self._output_save,
             "limits": self._set_limits,
@@ -147,7 +151,7 @@ class Agent:
                 self._wire.on_frame(frame)
 
     def _synchronise(self, frame: Frame) -> None:
-        """A host takes over the pipes: what an earlier one had open is over."""
+        """A host takes over the pipes: what an earlier one had open is over, but code and commands run to their end."""
         self._wire.fail_all(StreamResetError("superseded", "another host took over"))
         self._pipe.write(encode_frame(Kind.SYNCED, 0, frame.payload))
 
@@ -172,6 +176,8 @@ class Agent:
             stream.reset("unknown-task", _unknown_task(stream.head["task_id"]))
         except TooManyTasksError:
             stream.reset("too-many-tasks", "too many tasks run already")
+        except RefusedError as error:
+            stream.reset(error.code, str(error))
         except Exception as error:
             stream.reset("failed", f"{type(error).__name__}: {error}")
         finally:
@@ -206,6 +212,9 @@ class Agent:
         if not self._has(head["runtime"]):
             stream.reset("no-runtime", f"this session's template has no {head['runtime']}")
             return
+        await _answer(stream, *await self._repeats.answer(stream, partial(self._run_code, head, code)))
+
+    async def _run_code(self, head: dict[str, Any], code: str) -> Answer:
         async with self._turn(head["runtime"]):
             kernel = self._kernel(head["runtime"])
             message = {"op": "execute", "code": code, "language": head["language"], "clear": head["clear"]}
@@ -214,7 +223,7 @@ class Agent:
             lost = self._lost.pop(head["runtime"], None)
         if lost is not None:
             answer["lost_before"] = lost._asdict()
-        await _answer(stream, answer | described, outputs)
+        return answer | described, outputs
 
     async def _warm(self, stream: Stream) -> None:
         """Have the kernel of a runtime running, with the usual libraries imported, if the template has the runtime."""
@@ -261,24 +270,29 @@ class Agent:
 
     async def _command(self, stream: Stream) -> None:
         text = await _receive_text(stream)
-        timeout = stream.head["timeout_seconds"]
+        run = partial(self._run_command, text, stream.head["timeout_seconds"])
+        await _answer(stream, *await self._repeats.answer(stream, run))
+
+    async def _run_command(self, text: str, seconds: float) -> Answer:
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(seconds):
                 await self._commands.acquire()
         except TimeoutError:
-            stream.reset("too-many-commands", f"{_COMMANDS_AT_ONCE} commands ran all the time; this one was not run")
-            return
+            told = f"{_COMMANDS_AT_ONCE} commands ran all the time; this one was not run"
+            raise RefusedError("too-many-commands", told) from None
         try:
             child = await self._spares.take()
-            result, outputs = await run_command(child, text, self._limits, self._outputs, timeout)
+            return await run_command(child, text, self._limits, self._outputs, seconds)
         finally:
             self._commands.release()
-        await _answer(stream, result, outputs)
 
     async def _task_start(self, stream: Stream) -> None:
         text = await _receive_text(stream)
-        timeout = stream.head["timeout_seconds"]
-        await _answer_task(stream, await self._tasks.start(await self._spares.take(), text, self._limits, timeout))
+        run = partial(self._begin_task, text, stream.head["timeout_seconds"])
+        await _answer(stream, *await self._repeats.answer(stream, run))
+
+    async def _begin_task(self, text: str, seconds: float) -> Answer:
+        return (await self._tasks.start(await self._spares.take(), text, self._limits, seconds)).describe()
 
     async def _task_get(self, stream: Stream) -> None:
         await _answer_task(stream, self._tasks.get(stream.head["task_id"]))
@@ -308,11 +322,16 @@ class Agent:
         self.end_after(stream.head["seconds"])
         stream.end()
 
+    async def _ping(self, stream: Stream) -> None:
+        """Nothing: that it is answered is what was asked."""
+        stream.end()
+
     async def _activity(self, stream: Stream) -> None:
-        """What runs here: tasks, processor time of all that is not the agent, connections to outside."""
+        """What runs here: tasks and calls, processor time of all that is not the agent, connections to outside."""
         stream.end(
             {
-                "tasks": self._tasks.running,
+                # A call that an earlier host made is as much work as a task.
+                "tasks": self._tasks.running + self._repeats.running,
                 "cpu_seconds": user_cpu_seconds(os.getpid()),
                 "connections": outside_connections(),
             }

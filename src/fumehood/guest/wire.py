@@ -185,8 +185,10 @@ class Stream:
 
     def __init__(self, wire: "Wire", stream_id: int, head: dict[str, Any]) -> None:
         self.head = head
+        self.outlives_peer = False
+        """Whether this side's work on it goes on to its end when another takes the place of the other side."""
+        self.id = stream_id
         self._wire = wire
-        self._id = stream_id
         self._credit = WINDOW_BYTES
         self._credit_event = asyncio.Event()
         self._received: deque[bytes] = deque()
@@ -209,17 +211,20 @@ class Stream:
                 raise self._error
             piece = view[: min(self._credit, MAX_DATA_BYTES)]
             self._credit -= len(piece)
-            self._wire.write(encode_frame(Kind.DATA, self._id, bytes(piece)))
+            self._wire.write(encode_frame(Kind.DATA, self.id, bytes(piece)))
             view = view[len(piece) :]
 
     def send_head(self, head: dict[str, Any]) -> None:
         """Send what the opener should know before the data."""
-        self._wire.write(encode_frame(Kind.HEAD, self._id, encode_json(head)))
+        self._wire.write(encode_frame(Kind.HEAD, self.id, encode_json(head)))
 
     def end(self, trailer: dict[str, Any] | None = None) -> None:
         """Say that this side has sent all; an answerer gives the result as `trailer`."""
+        if self._error is not None:
+            # Its number may be another stream's by now.
+            return
         self._sent_end = True
-        self._wire.write(encode_frame(Kind.END, self._id, encode_json(trailer or {})))
+        self._wire.write(encode_frame(Kind.END, self.id, encode_json(trailer or {})))
         self._close_if_done()
 
     async def answer(self, trailer: dict[str, Any], pieces: Sequence[bytes]) -> None:
@@ -228,7 +233,7 @@ class Stream:
         encoded = encode_json(trailer)
         if self._error is None and size <= self._credit and 4 + len(encoded) + size <= MAX_SMALL_BYTES:
             self._sent_end = True
-            self._wire.write(encode_frame(Kind.ANSWER, self._id, _join(encoded, pieces)))
+            self._wire.write(encode_frame(Kind.ANSWER, self.id, _join(encoded, pieces)))
             self._close_if_done()
             return
         for piece in pieces:
@@ -237,8 +242,8 @@ class Stream:
 
     def reset(self, code: str, message: str) -> None:
         """End the stream in both directions, telling why. Harmless on a stream that has ended."""
-        if self._wire.forget(self._id):
-            self._wire.write(encode_frame(Kind.RESET, self._id, encode_json({"code": code, "message": message[:4096]})))
+        if self._wire.forget(self):
+            self._wire.write(encode_frame(Kind.RESET, self.id, encode_json({"code": code, "message": message[:4096]})))
         self.on_error(StreamResetError(code, message))
 
     async def receive(self) -> bytes | None:
@@ -254,7 +259,7 @@ class Stream:
         self._consumed += len(piece)
         self._outstanding -= len(piece)
         if self._consumed >= WINDOW_BYTES // 2 and self._trailer is None:
-            self._wire.write(encode_frame(Kind.CREDIT, self._id, self._consumed.to_bytes(4, "big")))
+            self._wire.write(encode_frame(Kind.CREDIT, self.id, self._consumed.to_bytes(4, "big")))
             self._consumed = 0
         return piece
 
@@ -317,7 +322,7 @@ class Stream:
             self._credit_event.set()
         elif kind is Kind.RESET:
             told = decode_json(payload)
-            self._wire.forget(self._id)
+            self._wire.forget(self)
             self.on_error(StreamResetError(str(told.get("code", "reset")), str(told.get("message", ""))))
         self._arrived.set()
 
@@ -346,7 +351,7 @@ class Stream:
 
     def _close_if_done(self) -> None:
         if self._sent_end and self._trailer is not None:
-            self._wire.forget(self._id)
+            self._wire.forget(self)
 
 
 OnOpen = Callable[[Stream], Coroutine[Any, Any, None]]
@@ -399,7 +404,7 @@ class Wire:
         self._next_id = first_id
         self._peer_parity = (first_id + 1) % 2
         self._streams: dict[int, Stream] = {}
-        self._answering: dict[int, asyncio.Future[None]] = {}
+        self._answering: dict[Stream, asyncio.Future[None]] = {}
 
     def open(self, head: dict[str, Any]) -> Stream:
         """Open a stream that asks `head`. ValueError if the head is larger than MAX_HEAD_BYTES."""
@@ -422,9 +427,12 @@ class Wire:
         self._next_id += 2
         return stream
 
-    def forget(self, stream_id: int) -> bool:
+    def forget(self, stream: Stream) -> bool:
         """Drop a stream; for streams only. True if it was there."""
-        return self._streams.pop(stream_id, None) is not None
+        if self._streams.get(stream.id) is not stream:
+            return False
+        del self._streams[stream.id]
+        return True
 
     def on_frame(self, frame: Frame) -> None:
         """Take in one frame; frames of unknown streams are what a reset leaves behind, and are ignored."""
@@ -439,20 +447,21 @@ class Wire:
         except ValueError as error:
             stream.reset("protocol", str(error))
         if frame.kind is Kind.RESET:
-            self._stop_answering(frame.stream)
+            self._stop_answering(stream)
 
-    def _stop_answering(self, stream_id: int) -> None:
+    def _stop_answering(self, stream: Stream) -> None:
         """Nobody waits for the answer any more, which may itself be waiting for something that never comes."""
-        answering = self._answering.get(stream_id)
+        answering = self._answering.get(stream)
         if answering is not None:
             answering.cancel()
 
     def fail_all(self, error: StreamResetError) -> None:
         """Fail every open stream, telling the other side nothing: it is gone, or it starts anew."""
         streams, self._streams = self._streams, {}
-        for stream_id, stream in streams.items():
+        for stream in streams.values():
             stream.on_error(error)
-            self._stop_answering(stream_id)
+            if not stream.outlives_peer:
+                self._stop_answering(stream)
 
     def _answer(self, frame: Frame) -> None:
         if frame.stream % 2 != self._peer_parity or frame.stream in self._streams:
@@ -477,8 +486,8 @@ class Wire:
         answering = begin(opened) if frame.kind is Kind.CALL else asyncio.ensure_future(opened)
         if answering is None:
             return
-        self._answering[frame.stream] = answering
-        answering.add_done_callback(lambda _: self._answering.pop(frame.stream, None))
+        self._answering[stream] = answering
+        answering.add_done_callback(lambda _: self._answering.pop(stream, None))
 
 
 def _join(encoded: bytes, pieces: Sequence[bytes]) -> bytes:

@@ -20,6 +20,8 @@ class EndReason(StrEnum):
     """The machine's budget of memory or disk was used up, and this one was chosen to give back what it held."""
     IMAGE_LOST = "image_lost"
     """It was hibernated, and could not be brought back from its image."""
+    UNRESPONSIVE = "unresponsive"
+    """It ran, or seemed to, and did not answer any more."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,10 @@ class Sandbox(Protocol):
 
     async def stop(self, reason: EndReason) -> End:
         """End it, and wait until nothing of it is left on the machine. Idempotent: the first reason stays."""
+        ...
+
+    def let_go(self) -> None:
+        """Leave it and all that runs in it to the next host: calls of this one fail, and the guest is told nothing."""
         ...
 
     async def wait_end(self) -> End:

@@ -339,6 +339,10 @@ class GvisorSandbox:
         effort.cancel()
         return bool(done)
 
+    def let_go(self) -> None:
+        """As `Sandbox.let_go`."""
+        self._channel.lose(SandboxLostError("the server was told to end", EndReason.HOST_LOST))
+
     async def wait_end(self) -> End:
         """As `Sandbox.wait_end`."""
         return await asyncio.shield(self._ended)

@@ -295,7 +295,10 @@ class Host:
         self._closing = True
         await self._images.close()
         await self._pools.close()
-        if not leave_running:
+        if leave_running:
+            for sandbox in self._sandboxes.values():
+                sandbox.let_go()
+        else:
             await asyncio.gather(*(self.stop(sandbox_id, EndReason.HOST_LOST) for sandbox_id in [*self._sandboxes]))
             await self._engine.close()
 

@@ -5,6 +5,8 @@ is attached to the call that runs, or that has just finished, and gets the same 
 """
 
 import asyncio
+import hashlib
+import json
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -28,6 +30,12 @@ class InvocationKey:
     session_id: str
     invocation_id: str
     body_sha256: str
+
+    @property
+    def call_id(self) -> str:
+        """What the guest knows the call by, and the next server too. It tells nothing of what it is made from."""
+        parts = [self.access_key_id, self.session_id, self.invocation_id, self.body_sha256]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 class Invocation:

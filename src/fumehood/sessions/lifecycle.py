@@ -186,6 +186,8 @@ class Lifecycle:
                 live.expiry.cancel()
         endings = [live.ending for live in self.live if live.ending is not None]
         await asyncio.gather(*endings)
+        # Whatever still asks for an end of one finds none: what is left is the next server's.
+        self._live.clear()
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
@@ -211,7 +213,7 @@ class Lifecycle:
         if live.expiry is not None:
             live.expiry.cancel()
         try:
-            await self._write_stopping(live.row, reason)
+            await self._write_stopping(live, reason)
         finally:
             if not told.done():
                 told.set_result(None)
@@ -229,15 +231,19 @@ class Lifecycle:
         del self._live[session_id]
         log.info("session.ended", session_id=session_id, reason=end.reason, detail=end.detail)
 
-    async def _write_stopping(self, row: SessionRow, reason: EndReason) -> None:
+    async def _write_stopping(self, live: LiveSession, reason: EndReason) -> None:
+        session_id = live.row.id
         try:
             async with self._database.writing() as transaction:
-                await transaction.sessions.transition(
-                    row.id, row.version, status=SessionStatus.STOPPING, end_reason=reason
-                )
+                # Not the version that this server knows: whoever moves the session may be about to learn another.
+                row = await transaction.sessions.get(session_id)
+                if row is not None and row.status is not SessionStatus.TERMINATED:
+                    await transaction.sessions.transition(
+                        session_id, row.version, status=SessionStatus.STOPPING, end_reason=reason
+                    )
         except Exception as error:
             # The sandbox is stopped all the same, and the end is written with more patience.
-            log.warning("session.stopping_not_written", session_id=row.id, error=str(error))
+            log.warning("session.stopping_not_written", session_id=session_id, error=str(error))
 
     async def _write_end(self, session_id: str, end: End) -> None:
         for delay in (*_WRITE_DELAYS_SECONDS, None):

@@ -60,7 +60,10 @@ async def _recover(host: Host, lifecycle: Lifecycle, row: SessionRow) -> End | N
         return End(EndReason(row.end_reason or EndReason.HOST_LOST), "")
     try:
         await host.adopt(row.sandbox_id)
+        # Its agent has none while it is checkpointed, which the earlier server may have been at.
+        await host.set_life(row.sandbox_id, max((row.deadline_at - clock.now()).total_seconds(), 0.0))
     except (SandboxLostError, GuestError, TimeoutError) as error:
+        await host.stop(row.sandbox_id, EndReason.HOST_LOST)
         await host.clean_up([row.sandbox_id])
         reason = error.reason if isinstance(error, SandboxLostError) else EndReason.HOST_LOST
         return End(EndReason(reason), str(error))

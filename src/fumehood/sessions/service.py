@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -31,6 +31,9 @@ from fumehood.store.sessions import SessionRow, SessionStatus
 from fumehood.tools.catalogue import TOOLS, Tool
 from fumehood.tools.guest import Guest
 from fumehood.tools.results import Result
+
+_NEVER_TWICE = frozenset({"execute", "command", "task.start"})
+"""The guest's operations, each of which a tool calls once at most, that a repeat must not run again."""
 
 
 class Sessions:
@@ -335,19 +338,19 @@ class Sessions:
         kernel = tool.turn(arguments)
         if kernel is not None:
             live.turns.admit(kernel)
-        invocation = Invocation(self._results(live, tool, kernel, arguments))
         key = _invocation_key(call, live.row.id)
+        invocation = Invocation(self._results(live, tool, kernel, arguments, key))
         if key is not None:
             self._invocations.add(key, invocation)
         return invocation
 
     async def _results(
-        self, live: LiveSession, tool: Tool, kernel: str | None, arguments: dict[str, Any]
+        self, live: LiveSession, tool: Tool, kernel: str | None, arguments: dict[str, Any], key: InvocationKey | None
     ) -> AsyncIterator[Result]:
         session_id = live.row.id
         try:
             async with self._hibernation.use(live):
-                guest = self._guest(live)
+                guest = self._guest(live, key)
                 if kernel is None:
                     async for result in tool.run(arguments, guest):
                         yield result
@@ -362,8 +365,10 @@ class Sessions:
         except TimeoutError as error:
             raise InternalError("The session's sandbox did not answer in time.") from error
 
-    def _guest(self, live: LiveSession) -> Guest:
+    def _guest(self, live: LiveSession, key: InvocationKey | None) -> Guest:
         async def call(request: GuestRequest, timeout_seconds: float, reply_bytes_max: int) -> GuestReply:
+            if key is not None and request.operation in _NEVER_TWICE:
+                request = replace(request, arguments=request.arguments | {"call_id": key.call_id})
             return await self._host.call(_sandbox_of(live), request, timeout_seconds, reply_bytes_max)
 
         settings = self._settings

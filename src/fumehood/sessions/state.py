@@ -21,7 +21,16 @@ _TOLD: dict[str | None, str] = {
     EndReason.HOST_LOST: "ended with the server that ran it",
     EndReason.QUOTA: "was ended because this machine had no memory or disk left for sandboxes",
     EndReason.IMAGE_LOST: "ended because its state could not be read back after it was hibernated",
+    EndReason.UNRESPONSIVE: "ended because its sandbox did not answer any more",
 }
+_DETAILED = (
+    EndReason.CRASHED,
+    EndReason.START_FAILED,
+    EndReason.QUOTA,
+    EndReason.IMAGE_LOST,
+    EndReason.UNRESPONSIVE,
+)
+"""Those whose detail says more, and is for the caller."""
 
 
 def statuses_of(api_status: str | None) -> Collection[SessionStatus] | None:
@@ -72,5 +81,5 @@ def unknown(session_id: str) -> NotFoundError:
 def ended(session_id: str, reason: str | None, detail: str | None = None) -> NotFoundError:
     """The error for a session that is over, which says why."""
     told = _TOLD.get(reason, "has ended")
-    more = f" ({detail})" if detail and reason in (EndReason.CRASHED, EndReason.START_FAILED) else ""
+    more = f" ({detail})" if detail and reason in _DETAILED else ""
     return NotFoundError(f"Session {session_id} {told}{more}. Start a new session.")
