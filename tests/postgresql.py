@@ -17,9 +17,26 @@ _START_SECONDS = 60
 
 @dataclass(frozen=True)
 class PostgresqlServer:
-    """A running server that trusts whoever can open its socket."""
+    """A server that trusts whoever can open its socket."""
 
     folder: Path
+    user: str | None
+
+    def start(self) -> None:
+        """Have it run; returns when connections are taken."""
+        options = f"-c listen_addresses= -c unix_socket_directories='{self.folder}' -c fsync=off -c max_connections=200"
+        log = self.folder / "log"
+        # --wait: returns when connections are taken, or fails after --timeout.
+        waiting = ("--wait", f"--timeout={_START_SECONDS}")
+        _run(self.user, "pg_ctl", "start", *waiting, "-D", self._data, "-l", log, "-o", options)
+
+    def stop(self) -> None:
+        """End it at once, and every connection with it."""
+        _run(self.user, "pg_ctl", "stop", "--wait", "-D", self._data, "--mode=immediate")
+
+    @property
+    def _data(self) -> Path:
+        return self.folder / "data"
 
     def url(self, database: str) -> str:
         """The SQLAlchemy URL of a database."""
@@ -54,14 +71,12 @@ def running_postgresql() -> Iterator[PostgresqlServer]:
         if user is not None:
             shutil.chown(folder, user)
         _run(user, "initdb", "--pgdata", data, "--username=postgres", "--auth=trust", "--no-sync", "--encoding=UTF8")
-        options = f"-c listen_addresses= -c unix_socket_directories='{folder}' -c fsync=off -c max_connections=200"
-        log = Path(folder) / "log"
-        # --wait: returns when connections are taken, or fails after --timeout.
-        _run(user, "pg_ctl", "start", "--wait", f"--timeout={_START_SECONDS}", "-D", data, "-l", log, "-o", options)
+        server = PostgresqlServer(Path(folder), user)
+        server.start()
         try:
-            yield PostgresqlServer(Path(folder))
+            yield server
         finally:
-            _run(user, "pg_ctl", "stop", "--wait", "-D", data, "--mode=immediate")
+            server.stop()
 
 
 def _server_user() -> str | None:

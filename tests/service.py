@@ -43,9 +43,9 @@ def make_data_folder(path: Path) -> Path:
 class Service:
     """One running server. `environment` is what a client needs, and nothing else."""
 
-    def __init__(self, data: Path, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(self, data: Path, settings: Mapping[str, str] | None = None, port: int | None = None) -> None:
         self.data = data
-        self.port = free_port()
+        self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._clients: list[Any] = []
         # The small template, unless a test is about another one: it is built sooner, and its sessions start sooner.

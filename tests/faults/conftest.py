@@ -3,7 +3,8 @@
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,9 @@ class Servers:
         self.data = data
         self.started: list[Service] = []
 
-    def start(self) -> Service:
-        """One more; the one before must have ended."""
-        self.started.append(Service(self.data, _SETTINGS))
+    def start(self, port: int | None = None, **settings: str) -> Service:
+        """One more, with settings of its own; the one before must have ended. At any port, if none is given."""
+        self.started.append(Service(self.data, _SETTINGS | settings, port))
         return self.started[-1]
 
     def traces(self) -> set[str]:
@@ -53,10 +54,43 @@ class Servers:
 
     def kill_processes(self, word: str) -> int:
         """Kill every process of a sandbox whose command line has `word`; how many there were."""
+        return self.signal_processes(word, signal.SIGKILL)
+
+    def signal_processes(self, word: str, number: int) -> int:
+        """Send a signal to every process of a sandbox whose command line has `word`; how many there were."""
         found = [pid for pid, line in sandbox_processes(self.data).items() if word in line]
         for pid in found:
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, number)
         return len(found)
+
+    def starved(self, word: str) -> AbstractContextManager[None]:
+        """Let such processes run for only a small part of the time."""
+        return _starved(lambda number: self.signal_processes(word, number))
+
+    def starved_process(self, pid: int) -> AbstractContextManager[None]:
+        """The same for one process."""
+        return _starved(lambda number: os.kill(pid, number))
+
+
+@contextmanager
+def _starved(send: Callable[[int], object]) -> Iterator[None]:
+    over = threading.Event()
+
+    def starve() -> None:
+        while not over.wait(0.03):
+            with suppress(ProcessLookupError):
+                send(signal.SIGSTOP)
+            over.wait(0.1)
+            with suppress(ProcessLookupError):
+                send(signal.SIGCONT)
+
+    thread = threading.Thread(target=starve)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 @pytest.fixture
@@ -67,6 +101,9 @@ def servers(data: Path) -> Iterator[Servers]:
     for service in made.started:
         if service.process.poll() is None:
             service.stop()
+    if made.traces():
+        # What a test leaves to the next server on purpose goes with that.
+        made.start().stop()
     made.wait_until_nothing_is_left()
 
 

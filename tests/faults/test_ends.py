@@ -97,17 +97,3 @@ def test_a_server_killed_and_never_started_again_leaves_nothing_after_its_sessio
     after = servers.start()
     assert [status_of(after.client(), session.id) for session in sessions] == ["TERMINATED"] * 2
     assert "has expired" in refusal(sessions[0], after.client())
-
-
-def test_after_a_kill_the_next_server_ends_what_was_left_tells_so_and_works(servers: Servers) -> None:
-    server = servers.start()
-    session = Session(server.client())
-    call = running_call(session)
-    server.kill()
-    assert code_of(call.join().error) == "connection"
-    after = servers.start()
-    assert not servers.traces()
-    client = after.client()
-    assert status_of(client, session.id) == "TERMINATED"
-    assert "ended with the server" in refusal(session, client)
-    assert Session(client).run("print(1)")["structuredContent"]["stdout"] == "1"

@@ -1,0 +1,201 @@
+"""After a server has died its sessions go on with the next one: what was in them, what ran in them, and their ends."""
+
+import time
+
+import pytest
+from botocore.exceptions import ClientError
+
+from tests.faults.conftest import INTERPRETER, Background, Servers, code_of, refusal, running_call, status_of
+from tests.service import Service, Session
+from tests.waiting import wait_until
+
+_PATIENT = {"total_max_attempts": 30, "mode": "standard"}
+"""boto3's own retries, for as long as a server takes to start on a machine that is busy."""
+_LONG = """
+import time
+open('runs', 'a').write('x')
+open('begun', 'w').close()
+while not __import__('os').path.exists('finish'):
+    time.sleep(0.05)
+total = total + 1
+print('the one result', total)
+"""
+
+
+def _stdout(session: Session, command: str) -> str:
+    return session.sh(command)["structuredContent"]["stdout"]
+
+
+def _killed_and_started_again(servers: Servers, server: Service) -> Service:
+    server.kill()
+    return servers.start(server.port)
+
+
+def test_a_session_is_as_it_was_when_its_server_was_killed(servers: Servers) -> None:
+    server = servers.start()
+    session = Session(server.client(), sessionTimeoutSeconds=200)
+    session.run("x = {'kept': 42}; import os; pid = os.getpid()")
+    session.invoke("executeCode", language="javascript", code="globalThis.kept = 43")
+    session.sh("echo file > kept; nohup sleep 500 >/dev/null 2>&1 &")
+    task = session.invoke(
+        "startCommandExecution", command="echo early; until [ -f late ]; do sleep 0.1; done; echo late"
+    )
+    task_id = task["structuredContent"]["taskId"]
+    created = server.client().get_code_interpreter_session(codeInterpreterIdentifier=INTERPRETER, sessionId=session.id)
+
+    after = _killed_and_started_again(servers, server)
+    session.client = after.client()
+    assert status_of(session.client, session.id) == "READY"
+    again = session.client.get_code_interpreter_session(codeInterpreterIdentifier=INTERPRETER, sessionId=session.id)
+    assert (again["createdAt"], again["sessionTimeoutSeconds"]) == (created["createdAt"], 200)
+    assert session.run("print(x['kept'], pid == os.getpid())")["structuredContent"]["stdout"] == "42 True"
+    assert session.invoke("executeCode", language="javascript", code="kept")["structuredContent"]["stdout"] == "43"
+    assert _stdout(session, "cat kept; pgrep -cx sleep") in ("file\n1\n", "file\n2\n")
+    running = session.invoke("getTask", taskId=task_id)["structuredContent"]
+    assert (running["taskStatus"], running["stdout"]) == ("working", "early\n")
+    session.sh("touch late")
+    wait_until(
+        lambda: session.invoke("getTask", taskId=task_id)["structuredContent"]["taskStatus"] == "completed", "the task"
+    )
+    assert session.invoke("getTask", taskId=task_id)["structuredContent"]["stdout"] == "early\nlate\n"
+    session.stop()
+    servers.wait_until_nothing_is_left()
+    assert "was stopped" in refusal(session)
+
+
+def test_a_call_under_way_when_the_server_is_killed_runs_once_and_boto3_s_retry_gets_its_result(
+    servers: Servers,
+) -> None:
+    server = servers.start(FUMEHOOD_KEEP_ALIVE_SECONDS="600")
+    session = Session(server.client(retries=_PATIENT))
+    session.run("total = 41")
+    call = Background(session.run, _LONG)
+    wait_until(lambda: "begun" in _stdout(session, "ls"), "the call")
+    server.process.kill()
+    server.process.wait()
+    after = servers.start(server.port, FUMEHOOD_KEEP_ALIVE_SECONDS="600")
+    other = Session.__new__(Session)
+    other.client, other.interpreter, other.id = after.client(), session.interpreter, session.id
+    other.sh("touch finish")
+    assert call.join().error is None
+    assert call.result["structuredContent"]["stdout"] == "the one result 42"
+    assert _stdout(other, "cat runs") == "x"
+    assert other.run("print(total)")["structuredContent"]["stdout"] == "42"
+    other.stop()
+
+
+def test_a_call_that_ends_while_no_server_runs_is_answered_by_the_next(servers: Servers) -> None:
+    server = servers.start(FUMEHOOD_KEEP_ALIVE_SECONDS="600")
+    session = Session(server.client(retries=_PATIENT))
+    calls = [
+        Background(session.run, "import time; open('begun1', 'w'); time.sleep(1); open('runs', 'a').write('x'); 'ran'"),
+        Background(session.sh, "touch begun2; sleep 1; echo y >> commands; echo ran"),
+    ]
+    wait_until(lambda: _stdout(session, "ls begun1 begun2 | wc -l") == "2\n", "the calls")
+    server.process.kill()
+    server.process.wait()
+    # Both have ended by then; nobody was there to be told.
+    time.sleep(2)
+    after = servers.start(server.port, FUMEHOOD_KEEP_ALIVE_SECONDS="600")
+    for call in calls:
+        assert call.join().error is None
+        assert call.result["structuredContent"]["stdout"].strip("'\n") == "ran"
+    session.client = after.client()
+    assert _stdout(session, "cat runs commands") == "xy\n"
+    session.stop()
+
+
+def test_a_call_that_nobody_repeats_runs_to_its_end_and_the_kernel_lives(servers: Servers) -> None:
+    server = servers.start()
+    session = Session(server.client(retries={"total_max_attempts": 1}))
+    session.run("total = 1")
+    call = Background(session.run, _LONG)
+    wait_until(lambda: "begun" in _stdout(session, "ls"), "the call")
+    session_client = server
+    session_client.kill()
+    assert code_of(call.join().error) == "connection"
+    session.client = servers.start().client()
+    session.sh("touch finish")
+    assert session.run("print(total)")["structuredContent"]["stdout"] == "2"
+    session.stop()
+
+
+def test_an_expiry_comes_when_it_was_to_come(servers: Servers) -> None:
+    server = servers.start()
+    life = 60
+    session = Session(server.client(), sessionTimeoutSeconds=life)
+    began = time.monotonic()
+    session.client = _killed_and_started_again(servers, server).client()
+    assert status_of(session.client, session.id) == "READY"
+    assert _stdout(session, "echo alive") == "alive\n"
+    wait_until(lambda: status_of(session.client, session.id) == "TERMINATED", "the expiry", 90)
+    assert time.monotonic() - began >= life - 2
+    assert "has expired" in refusal(session)
+    servers.wait_until_nothing_is_left()
+
+
+@pytest.mark.parametrize("killed", [" boot ", "supervise.sh"])
+def test_a_sandbox_that_died_with_its_server_is_told_as_what_it_was(servers: Servers, killed: str) -> None:
+    server = servers.start()
+    session = Session(server.client())
+    call = running_call(session)
+    server.kill()
+    assert code_of(call.join().error) == "connection"
+    assert servers.kill_processes(killed) >= 1
+    wait_until(lambda: not any(killed in line for line in servers.traces()), "its end")
+    client = servers.start().client()
+    assert status_of(client, session.id) == "TERMINATED"
+    told = refusal(session, client)
+    assert ("crashed" if killed == " boot " else "ended with the server") in told
+    assert not servers.traces()
+    assert Session(client).run("print(1)")["structuredContent"]["stdout"] == "1"
+
+
+def test_a_server_that_is_told_to_end_and_keep_its_sessions_leaves_them_as_they_are(servers: Servers) -> None:
+    keep = {"FUMEHOOD_KEEP_SESSIONS": "true"}
+    server = servers.start(**keep)
+    session = Session(server.client(retries={"total_max_attempts": 1}))
+    session.run("total = 1")
+    call = Background(session.run, _LONG)
+    wait_until(lambda: "begun" in _stdout(session, "ls"), "the call")
+    assert server.stop() == 0
+    assert call.join().error is not None
+    session.client = servers.start(**keep).client()
+    assert status_of(session.client, session.id) == "READY"
+    session.sh("touch finish")
+    assert session.run("print(total)")["structuredContent"]["stdout"] == "2"
+    session.stop()
+
+
+def test_a_hibernated_session_wakes_with_the_next_server_and_nothing_else_is_left(servers: Servers) -> None:
+    server = servers.start(FUMEHOOD_HIBERNATE_AFTER_SECONDS="1")
+    session = Session(server.client())
+    session.run("x = 42; open('kept', 'w').write('file')")
+    images = servers.data / "images"
+    wait_until(lambda: images.is_dir() and any(images.iterdir()) and not servers.traces(), "the hibernation", 60)
+    server.kill()
+    (images / "01JUNKJUNKJUNKJUNKJUNKJUNK").mkdir()
+    session.client = servers.start().client()
+    assert [image.name for image in images.iterdir()] != []
+    assert "01JUNKJUNKJUNKJUNKJUNKJUNK" not in [image.name for image in images.iterdir()]
+    assert session.run("print(x, open('kept').read())")["structuredContent"]["stdout"] == "42 file"
+    session.stop()
+    servers.wait_until_nothing_is_left()
+    wait_until(lambda: not any(images.iterdir()), "its image gone")
+
+
+def test_one_account_cannot_attach_to_another_s_call_by_its_invocation_id(servers: Servers) -> None:
+    client = servers.start().client()
+    first, second = Session(client), Session(client)
+
+    def name_it(request: object, **_: object) -> None:
+        request.headers["amz-sdk-invocation-id"] = "the same"  # type: ignore[attr-defined]
+
+    client.meta.events.register("before-send.bedrock-agentcore.InvokeCodeInterpreter", name_it)
+    code = "import secrets; print(secrets.token_hex(8))"
+    answers = [each.run(code)["structuredContent"]["stdout"] for each in (first, second, first)]
+    assert answers[0] == answers[2] != answers[1]
+    with pytest.raises(ClientError):
+        first.run("", clearContext=True)
+    for each in (first, second):
+        each.stop()
