@@ -1,9 +1,9 @@
 """After a server has died its sessions go on with the next one: what was in them, what ran in them, and their ends."""
 
 import time
+from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
 
 from tests.faults.conftest import INTERPRETER, Background, Servers, code_of, refusal, running_call, status_of
 from tests.service import Service, Session
@@ -111,8 +111,7 @@ def test_a_call_that_nobody_repeats_runs_to_its_end_and_the_kernel_lives(servers
     session.run("total = 1")
     call = Background(session.run, _LONG)
     wait_until(lambda: "begun" in _stdout(session, "ls"), "the call")
-    session_client = server
-    session_client.kill()
+    server.kill()
     assert code_of(call.join().error) == "connection"
     session.client = servers.start().client()
     session.sh("touch finish")
@@ -184,18 +183,26 @@ def test_a_hibernated_session_wakes_with_the_next_server_and_nothing_else_is_lef
     wait_until(lambda: not any(images.iterdir()), "its image gone")
 
 
-def test_one_account_cannot_attach_to_another_s_call_by_its_invocation_id(servers: Servers) -> None:
-    client = servers.start().client()
-    first, second = Session(client), Session(client)
+def test_only_the_same_call_of_the_same_session_and_key_is_a_repeat_for_the_next_server(servers: Servers) -> None:
+    server = servers.start()
 
-    def name_it(request: object, **_: object) -> None:
-        request.headers["amz-sdk-invocation-id"] = "the same"  # type: ignore[attr-defined]
+    def client_of(running: Service) -> Any:
+        client = running.client()
+        client.meta.events.register("before-send.bedrock-agentcore.InvokeCodeInterpreter", name_it)
+        return client
 
-    client.meta.events.register("before-send.bedrock-agentcore.InvokeCodeInterpreter", name_it)
+    def name_it(request: Any, **_: object) -> None:
+        request.headers["amz-sdk-invocation-id"] = "the same"
+
     code = "import secrets; print(secrets.token_hex(8))"
-    answers = [each.run(code)["structuredContent"]["stdout"] for each in (first, second, first)]
-    assert answers[0] == answers[2] != answers[1]
-    with pytest.raises(ClientError):
-        first.run("", clearContext=True)
+    first, second = (Session(client_of(server)) for _ in range(2))
+    earlier = first.run(code)["structuredContent"]["stdout"]
+    first.client = second.client = client_of(_killed_and_started_again(servers, server))
+    assert first.run(code)["structuredContent"]["stdout"] == earlier
+    assert first.run(f"{code} # another")["structuredContent"]["stdout"] != earlier
+    assert second.run(code)["structuredContent"]["stdout"] != earlier
+    # Nothing in the sandbox is told how the server names a call.
+    seen = first.sh("cat /proc/*/environ /proc/*/cmdline 2>/dev/null | tr '\\0' '\\n' | grep -cE '^[0-9a-f]{64}$'")
+    assert seen["structuredContent"]["stdout"] == "0\n"
     for each in (first, second):
         each.stop()

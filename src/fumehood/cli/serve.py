@@ -95,8 +95,9 @@ async def _serve(settings: Settings, address: socket.socket) -> None:
 
 
 def _tell_stopping(fumehood: Fumehood) -> None:
-    count = fumehood.sessions.count
-    _say(f"stopping: {count} {'session ends' if count == 1 else 'sessions end'}")
+    count, ends = fumehood.sessions.count, fumehood.sessions.count_ending
+    told = f"stopping: {ends} {'session ends' if ends == 1 else 'sessions end'}"
+    _say(told if count == ends else f"{told}, {count - ends} left to the next server")
 
 
 async def _announce(fumehood: Fumehood, listening: asyncio.Event) -> None:

@@ -62,6 +62,11 @@ class Lifecycle:
         return len(self._starting.keys() | self._live.keys())
 
     @property
+    def count_resident(self) -> int:
+        """Those of them that are not in an image."""
+        return len(self._starting.keys() | {live.row.id for live in self.live if not _is_asleep(live.row)})
+
+    @property
     def live(self) -> list[LiveSession]:
         """The sessions that calls can be made in."""
         return [*self._live.values()]

@@ -159,8 +159,13 @@ class Sessions:
 
     @property
     def count(self) -> int:
-        """The sessions whose sandboxes this server runs or brings up."""
+        """The sessions whose sandboxes this server runs or brings up, and those that it can wake."""
         return self._lifecycle.count
+
+    @property
+    def count_ending(self) -> int:
+        """Those of them that end with this server when it is told to."""
+        return 0 if self._settings.keep_sessions else self._lifecycle.count_resident
 
     @property
     def can_start(self) -> bool:
