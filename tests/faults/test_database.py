@@ -5,6 +5,7 @@ from botocore.exceptions import ClientError
 
 from postgresql import PostgresqlServer, running_postgresql
 from tests.faults.conftest import Servers, code_of, refusal, status_of
+from tests.host_traces import sandbox_processes
 from tests.service import Session
 from tests.waiting import wait_until
 
@@ -39,7 +40,7 @@ def test_while_postgresql_is_stopped_calls_go_on_and_ends_are_written_once_it_is
 
 
 def _boots(servers: Servers) -> list[str]:
-    return [trace for trace in servers.traces() if trace.startswith("process") and " boot " in trace]
+    return [line for line in sandbox_processes(servers.data).values() if " boot " in line]
 
 
 def _status(client: object, session_id: str) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from fumehood.ids import new_ulid
 from tests.faults.conftest import INTERPRETER, Background, Servers, code_of, refusal, running_call, status_of
 from tests.service import Service, Session
 from tests.waiting import wait_until
@@ -170,13 +171,13 @@ def test_a_hibernated_session_wakes_with_the_next_server_and_nothing_else_is_lef
     server = servers.start(FUMEHOOD_HIBERNATE_AFTER_SECONDS="1")
     session = Session(server.client())
     session.run("x = 42; open('kept', 'w').write('file')")
-    images = servers.data / "images"
+    images, junk = servers.data / "images", new_ulid()
     wait_until(lambda: images.is_dir() and any(images.iterdir()) and not servers.traces(), "the hibernation", 60)
     server.kill()
-    (images / "01JUNKJUNKJUNKJUNKJUNKJUNK").mkdir()
+    (images / junk).mkdir()
     session.client = servers.start().client()
     assert [image.name for image in images.iterdir()] != []
-    assert "01JUNKJUNKJUNKJUNKJUNKJUNK" not in [image.name for image in images.iterdir()]
+    assert junk not in [image.name for image in images.iterdir()]
     assert session.run("print(x, open('kept').read())")["structuredContent"]["stdout"] == "42 file"
     session.stop()
     servers.wait_until_nothing_is_left()

@@ -85,6 +85,6 @@ class States:
         """Remove every image that is not one of these, and what an earlier server left half-made."""
         await self._store.collect_garbage()
         await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
-        for image in await self._store.list_images():
-            if image.image_id not in image_ids:
-                await self._store.delete(image.image_id)
+        for image_id in await self._store.list_ids():
+            if image_id not in image_ids:
+                await self._store.delete(image_id)

@@ -93,6 +93,10 @@ class ImageStore:
         """All images, the oldest first. One whose manifest is refused is logged and left out."""
         return await asyncio.to_thread(self._read_all)
 
+    async def list_ids(self) -> list[str]:
+        """The ids of all images, those that cannot be read too."""
+        return [folder.name for folder in await asyncio.to_thread(_image_folders, self._folder)]
+
     async def sizes(self) -> Sizes:
         """What all images take together, those that cannot be read too."""
         return await asyncio.to_thread(_sizes, self._folder)
