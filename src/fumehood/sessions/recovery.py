@@ -40,16 +40,6 @@ async def recover(database: Database, host: Host, lifecycle: Lifecycle, host_id:
         log.info("session.recovered", session_id=row.id, reason=end.reason if end is not None else None)
 
     await asyncio.gather(*(one(row) for row in rows))
-    await host.remove_images_but(await _needed_images(database, host_id))
-
-
-async def _needed_images(database: Database, host_id: str) -> set[str]:
-    """The images of sessions and snapshots: any other is what a broken-off move into or out of one has left."""
-    async with database.reading() as transaction:
-        rows = await transaction.sessions.active_on_host(host_id)
-        return {row.image_id for row in rows if row.image_id is not None} | await transaction.snapshots.every_image(
-            host_id
-        )
 
 
 def _may_go_on(row: SessionRow) -> bool:
