@@ -3,6 +3,8 @@
 from importlib.metadata import version
 from typing import Any
 
+from fumehood.extension import openapi_sessions
+
 _SESSION_ID = {
     "name": "id",
     "in": "path",
@@ -83,6 +85,14 @@ _FILE_ERRORS = {
     "403": "AccessDeniedException, or the signature is missing or wrong",
     "404": "ResourceNotFoundException: no such session or file, or the session is over; the message says which",
 }
+_SESSION_ERRORS = {
+    "400": "ValidationException: a member of the body is wrong; the message names it",
+    "402": "ServiceQuotaExceededException: the account has as many sessions or snapshots as it may",
+    "403": "AccessDeniedException, or the signature is missing or wrong",
+    "404": "ResourceNotFoundException: the account has no such session or snapshot, or it is over; the message says",
+    "409": "ConflictException: the session is in use, or its state cannot be kept or used",
+    "429": "ThrottlingException: this machine has no room for another sandbox now",
+}
 _TEMPLATE_ERRORS = {
     "400": "ValidationException: there is no such template; the message says which there are",
     "403": "AccessDeniedException, as for the system interpreter; or the signature is missing or wrong",
@@ -150,6 +160,7 @@ def document() -> dict[str, Any]:
                     "responses": {"204": {"description": "written"}} | errors,
                 },
             },
+            **openapi_sessions.paths(_errors(_SESSION_ERRORS)),
             "/fumehood/v1/templates": {
                 "get": {
                     "operationId": "listTemplates",

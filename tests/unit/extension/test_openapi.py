@@ -1,11 +1,13 @@
 """The OpenAPI document is that of the operations there are."""
 
 import re
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 from fumehood.extension import openapi
 from fumehood.extension.files import FileTransfers
 from fumehood.extension.pool import PoolState
+from fumehood.extension.sessions import SessionControls
 from fumehood.extension.templates import TemplateChoices
 
 PREFIX = "/fumehood/v1/"
@@ -23,6 +25,10 @@ ROUTES = [
     *FileTransfers(_never, 0).routes,
     *TemplateChoices(_never, _never, _never).routes,
     *PoolState(_nothing, _nothing).routes,
+    *SessionControls(
+        SimpleNamespace(get=_never, pause=_never, resume=_never),
+        SimpleNamespace(create=_never, get=_never, list=_never, delete=_never, start=_never, fork=_never),
+    ).routes,
 ]
 
 
