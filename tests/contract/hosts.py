@@ -9,6 +9,7 @@ from pathlib import Path
 from fumehood.sandbox.admission import Admission
 from fumehood.sandbox.contract import SandboxSpec, Sizes
 from fumehood.sandbox.host import Host, SandboxKind, StartSandbox
+from fumehood.sandbox.images.store import ImageStore
 from fumehood.sandbox.states import States
 from fumehood.sandbox.warm import WarmImages
 from fumehood.settings import GIB
@@ -28,11 +29,13 @@ async def host_of(
         machine.ids.append(sandbox_id)
         return replace(machine.base, sandbox_id=sandbox_id, life_seconds=request.life_seconds, root=root)
 
+    isolation = await machine.engine.probe()
+    store = ImageStore(machine.data / "images", machine.data / "image-key", 16 * GIB)
     host = Host(
         machine.engine,
-        await machine.engine.probe(),
+        isolation,
         WarmImages(machine.engine, machine.data / "warm"),
-        States(machine.data / "images"),
+        States(store, machine.data / "checkpoints", isolation),
         Admission(memory_bytes, lambda: 0, machine.data, disk_reserve_bytes=GIB),
         make_spec,
         pool_min,
@@ -42,4 +45,5 @@ async def host_of(
         yield host
     finally:
         await host.close()
-        shutil.rmtree(machine.data / "images", ignore_errors=True)
+        for name in ("images", "checkpoints"):
+            shutil.rmtree(machine.data / name, ignore_errors=True)

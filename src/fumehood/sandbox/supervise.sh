@@ -61,30 +61,29 @@ elif [ -e "$groups/cgroup.controllers" ]; then
     mkdir -p "$groups/$cgroup" 2>>"$folder/runsc.log" || finish 125
 fi
 
-changed='' timer=''
-trap 'changed=yes; [ -n "$timer" ] && kill "$timer" 2>/dev/null' USR1
+# Its 22nd field, when this process began, tells it from a later one of its number.
+read -r -a self </proc/$$/stat
+trap 'changed=yes' USR1
 "$@" <&0 2>>"$folder/runsc.log" &
 child=$!
 # The sandbox alone holds its pipes: what is left of them is what tells that it has ended.
 exec </dev/null >/dev/null
-status=''
-while [ -z "$status" ]; do
+while kill -0 "$child" 2>/dev/null; do
     changed=''
     left=$(($(<"$folder/deadline") - EPOCHSECONDS))
     if [ "$left" -le 0 ]; then
         kill -KILL "$child"
         wait "$child"
-        status=$at_deadline
-        break
+        finish "$at_deadline"
     fi
-    sleep "$left" &
+    # A group of its own, so that both its processes can be ended at once. It looks whom it wakes: it may outlive us.
+    setsid sh -c 'sleep "$1"; [ "$(cut -d " " -f 22 "/proc/$2/stat")" = "$3" ] && kill -USR1 "$2"' \
+        sh "$left" "$$" "${self[21]}" 2>/dev/null &
     timer=$!
-    [ -n "$changed" ] && kill "$timer"
-    wait -n -p ended_pid "$child" "$timer"
-    code=$?
-    [ "${ended_pid:-}" = "$child" ] && status=$code
-    kill "$timer" 2>/dev/null
+    # Not `wait -n` for either: bash loses the end of one where an orphan that it reaps ends at the same moment.
+    [ -n "$changed" ] || wait "$child"
+    { kill -- "-$timer" || kill "$timer"; } 2>/dev/null
     wait "$timer"
-    timer=''
 done
-finish "$status"
+wait "$child"
+finish "$?"
