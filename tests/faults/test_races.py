@@ -62,7 +62,8 @@ def test_a_session_of_a_server_killed_during_its_stop_goes_on_or_is_ended_and_le
         assert stopping.error is not None
         assert session.sh("echo works")["structuredContent"]["stdout"] == "works\n"
         session.stop()
-    servers.wait_until_nothing_is_left()
+        servers.wait_until_nothing_is_left()
+    assert not servers.traces()
     assert status_of(session.client, session.id) == "TERMINATED"
     refusal(session)
 
