@@ -50,7 +50,10 @@ class Service:
         self._clients: list[Any] = []
         self._known: dict[str, dict[str, str]] = {}
         # The small template, unless a test is about another one: it is built sooner, and its sessions start sooner.
-        chosen = {"FUMEHOOD_TEMPLATE": "base"} | dict(settings or {})
+        # And a small pool: several servers share the machine, and what waits in pools takes of its processors too.
+        chosen = {"FUMEHOOD_TEMPLATE": "base", "FUMEHOOD_POOL_MIN": "1", "FUMEHOOD_POOL_MAX": "2"} | dict(
+            settings or {}
+        )
         self._settings = {"FUMEHOOD_DATA": str(data), "FUMEHOOD_PORT": str(self.port)} | chosen
         self.log = data / "server.log"
         with self.log.open("ab") as log:

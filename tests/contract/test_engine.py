@@ -205,7 +205,7 @@ async def test_it_ends_itself_at_its_deadline_whatever_runs_in_it(machine: Machi
 
 async def test_out_of_memory_is_the_reason_when_it_took_more_than_it_may(machine: Machine) -> None:
     sandbox = await machine.engine.start(machine.spec(memory_bytes=512 * MIB))
-    leave_little_memory(sandbox.spec.sandbox_id)
+    leave_little_memory(machine.data)
     with pytest.raises(SandboxLostError) as lost:
         await sh(sandbox, "python3 -c 'x = bytearray(10**9)'; sleep 100")
     assert lost.value.reason == EndReason.OUT_OF_MEMORY

@@ -28,8 +28,7 @@ def _expire(_servers: Servers, session: Session) -> None:
 
 
 def _exhaust_memory(servers: Servers, session: Session) -> None:
-    for sandbox in (servers.data / "sandboxes").iterdir():
-        leave_little_memory(sandbox.name)
+    leave_little_memory(servers.data)
     call = Background(session.sh, "python3 -c 'x = bytearray(3 * 10**9)'; sleep 100").join()
     assert code_of(call.error) == "ResourceNotFoundException"
     assert "more memory than it may" in str(call.error)

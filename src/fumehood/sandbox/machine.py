@@ -17,7 +17,8 @@ from fumehood.settings import GIB, MIB, Settings
 
 _SETUP = "make setup"
 _BUILD = "fumehood template build"
-_TRIAL_SECONDS = 60
+# A slow disk is no broken machine.
+_TRIAL_SECONDS = 180
 _TRIAL_DISK_BYTES = 16 * MIB
 # Sparse images of full size are given out, but sandboxes seldom fill them: this is what one needs to be of use.
 _FREE_DISK_MIN_BYTES = 2 * GIB
