@@ -619,7 +619,8 @@ _EXHAUSTING = {
     "javascript": Cell(
         "const held = []; for (;;) held.push(new Array(10_000).fill(0.5))",
         "",
-        r".*(?:heap|Memory ran out).*The \w+ process ended \(SIG\w+\)\. All its variables are lost; the next call gets a fresh one\.",
+        r".*(?:heap|Memory ran out).*The \w+ process ended \(SIG\w+\)\. All its variables are lost; "
+        r"the next call gets a fresh one\.",
         134,
     ),
 }
