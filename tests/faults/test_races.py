@@ -165,7 +165,7 @@ def test_a_full_disk_is_an_error_that_leaves_nothing_and_passes(tmp_path: Path) 
     mounted.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2300m", "tmpfs", str(mounted)], check=True)
     try:
-        with service(mounted / "data") as server:
+        with service(mounted / "data", {"FUMEHOOD_POOL_MAX": "0"}) as server:
             client = server.client(retries={"total_max_attempts": 1})
             session = Session(client)
             filler = mounted / "filler"
@@ -176,7 +176,8 @@ def test_a_full_disk_is_an_error_that_leaves_nothing_and_passes(tmp_path: Path) 
                         os.posix_fallocate(file.fileno(), filler.stat().st_size, free)
             with pytest.raises(ClientError) as refused:
                 Session(client)
-            assert code_of(refused.value) == "InternalServerException"
+            assert code_of(refused.value) == "ThrottlingException"
+            assert "less than its reserve" in str(refused.value)
             assert session.sh("echo works")["structuredContent"]["stdout"] == "works\n"
             filler.unlink()
             Session(client).stop()
