@@ -5,13 +5,6 @@ from typing import Any
 
 from fumehood.extension import openapi_sessions
 
-_SESSION_ID = {
-    "name": "id",
-    "in": "path",
-    "required": True,
-    "schema": {"type": "string"},
-    "description": "a session's id",
-}
 _PATH = {
     "name": "path",
     "in": "path",
@@ -147,7 +140,7 @@ def document() -> dict[str, Any]:
                 }
             },
             "/fumehood/v1/sessions/{id}/files/{path}": {
-                "parameters": [_SESSION_ID, _PATH],
+                "parameters": [openapi_sessions.SESSION_ID, _PATH],
                 "get": {
                     "operationId": "getFile",
                     "summary": "A whole file, of any size",

@@ -4,13 +4,14 @@ from typing import Any
 
 _TIME = {"type": "string", "format": "date-time"}
 _NULLABLE_TEXT = {"type": ["string", "null"]}
-_SESSION_ID = {
+SESSION_ID = {
     "name": "id",
     "in": "path",
     "required": True,
     "schema": {"type": "string"},
     "description": "a session's id",
 }
+"""The parameter of every path that names a session."""
 _SNAPSHOT_ID = {
     "name": "id",
     "in": "path",
@@ -133,23 +134,23 @@ def paths(errors: dict[str, Any]) -> dict[str, Any]:
 
     return {
         "/fumehood/v1/sessions/{id}": {
-            "parameters": [_SESSION_ID],
+            "parameters": [SESSION_ID],
             "get": operation("getSession", "Where a session is in its life, why it ended, what it used", _SESSION),
         },
         "/fumehood/v1/sessions/{id}/pause": {
-            "parameters": [_SESSION_ID],
+            "parameters": [SESSION_ID],
             "post": operation("pauseSession", "Free its sandbox and keep its state, until a call or resume", _SESSION),
         },
         "/fumehood/v1/sessions/{id}/resume": {
-            "parameters": [_SESSION_ID],
+            "parameters": [SESSION_ID],
             "post": operation("resumeSession", "Give it a sandbox again, if it is hibernated", _SESSION),
         },
         "/fumehood/v1/sessions/{id}/snapshot": {
-            "parameters": [_SESSION_ID],
+            "parameters": [SESSION_ID],
             "post": operation("createSnapshot", "Keep its state as it is now; it goes on", _SNAPSHOT, _KEEP),
         },
         "/fumehood/v1/sessions/{id}/fork": {
-            "parameters": [_SESSION_ID],
+            "parameters": [SESSION_ID],
             "post": operation("forkSession", "A new session with its state as it is now; it goes on", _STARTED, _START),
         },
         "/fumehood/v1/snapshots/list": {
