@@ -96,7 +96,7 @@ class Service:
             check=True,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=180,
         ).stdout.splitlines()
         exports = [line.removeprefix("export ") for line in lines if line.startswith("export ")]
         variables = dict(shlex.split(line)[0].split("=", 1) for line in exports)

@@ -156,7 +156,9 @@ def converse(notebook: Notebook, seed: int) -> None:
     notebook.shell("ps -eo args | grep -o 'started [0-9][0-9]*' | sort -u", f"started {seed}\n")
 
     # The task ends with what only now is there.
-    notebook.cell("python", f"_ = open('go', 'w').write('gone {seed}\\n')", "")
+    # Whole or not at all: the task reads it as soon as it is there.
+    go = f"import os; _ = open('going', 'w').write('gone {seed}\\n'); os.rename('going', 'go')"
+    notebook.cell("python", go, "")
     wait_until(lambda: notebook.task_stands(task_id)[0] == "completed", "the task's end")
     assert notebook.task_stands(task_id) == ("completed", f"started {seed}\ngone {seed}\n")
 

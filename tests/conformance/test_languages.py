@@ -635,7 +635,8 @@ def test_code_that_exhausts_memory_ends_no_more_than_its_kernel(narrow_server: S
         cell = _EXHAUSTING[dialect.language]
         told = _run(session, dialect, cell.code)
         assert re.fullmatch(cell.stderr, told["stderr"], re.DOTALL), told
-        assert told["exitCode"] in (cell.exit_code, 133), told
+        # By V8's own end for want of heap, or by the sandbox's watch over its memory.
+        assert told["exitCode"] in (cell.exit_code, 133, 137), told
         assert _run(session, dialect, "6 * 7")["stdout"] == "42"
         assert _run(session, other, "other")["stdout"] == "5"
     finally:

@@ -165,8 +165,11 @@ class Host:
     # The pool
 
     async def _make_for_pool(self, kind: SandboxKind) -> Sandbox:
+        request = StartSandbox(kind, LIFE_SECONDS)
+        # Cold ones are not worth keeping ready; where no checkpoint can be made, they are all there is.
+        await self._images.ensure(self._make_spec("", request), self._isolation)
         async with self._admission.start():
-            sandbox, _ = await self._make(StartSandbox(kind, LIFE_SECONDS))
+            sandbox, _ = await self._make(request)
         return sandbox
 
     def _has_room_for_pool(self) -> bool:
