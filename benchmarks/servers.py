@@ -50,6 +50,8 @@ def started(warm: bool = True, settings: Mapping[str, str] | None = None) -> Gen
         if not warm:
             # A file where checkpoints would be kept: none can be made, and a server without one starts cold.
             (data / "warm").touch()
+            # Nor ahead of need.
+            settings = {**(settings or {}), "FUMEHOOD_POOL_MAX": "0"}
         own = {"FUMEHOOD_DATA": folder, "FUMEHOOD_PORT": str(_free_port())}
         environment = {**os.environ, **(settings or {}), **own}
         with servers.started(environment, data / "server.log") as process:
