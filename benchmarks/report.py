@@ -84,7 +84,8 @@ def as_page(run: Run, json_name: str) -> str:
             "",
             "## Starts",
             "",
-            "*restored*: as a server does by itself, from its pool or else from the warm checkpoint. *cold*: by a server that has none.",
+            "*restored*: as a server does by itself, from its pool or else from the warm checkpoint. "
+            "*cold*: by a server that has none.",
             "",
             *table(STARTS, run.samples),
             "",
