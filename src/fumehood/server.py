@@ -33,7 +33,7 @@ from fumehood.interpreters import Interpreters
 from fumehood.quotas import Rates
 from fumehood.sandbox import machine, network
 from fumehood.sandbox.admission import Admission
-from fumehood.sandbox.contract import Isolation, SandboxSpec, Sizes
+from fumehood.sandbox.contract import Isolation, SandboxSpec
 from fumehood.sandbox.gvisor import Gvisor
 from fumehood.sandbox.host import Host, SandboxKind, StartSandbox
 from fumehood.sandbox.images.store import ImageStore
@@ -47,7 +47,7 @@ from fumehood.sessions.health import Health
 from fumehood.sessions.hibernation import Hibernation
 from fumehood.sessions.lifecycle import Lifecycle
 from fumehood.sessions.recovery import purge, recover
-from fumehood.sessions.service import Sessions
+from fumehood.sessions.service import Sessions, default_sizes
 from fumehood.sessions.snapshots import Snapshots
 from fumehood.settings import Settings
 from fumehood.store.database import Database
@@ -168,7 +168,7 @@ async def _running(settings: Settings, template: Template) -> AsyncGenerator[Fum
         lifecycle = Lifecycle(database, host, host.remove_image)
         host_id = _host_id(settings.data)
         await recover(database, host, lifecycle, host_id)
-        await host.warm_up(SandboxKind(template.id, _default_sizes(settings)))
+        await host.warm_up(SandboxKind(template.id, default_sizes(settings)))
         templates = Templates(settings, template)
         interpreters = Interpreters(database, partial(_template_id, templates), settings)
         hibernation = Hibernation(database, host, lifecycle, settings)
@@ -314,15 +314,6 @@ def _pool_summaries(host: Host) -> list[PoolSummary]:
 
 def _memory_summary(host: Host) -> MemorySummary:
     return MemorySummary(host.memory.used_bytes, host.memory.total_bytes)
-
-
-def _default_sizes(settings: Settings) -> Sizes:
-    return Sizes(
-        settings.sandbox_cpus,
-        settings.sandbox_memory_bytes,
-        settings.sandbox_disk_bytes,
-        settings.sandbox_processes_max,
-    )
 
 
 def _sandbox_spec(guest: Path, settings: Settings, sandbox_id: str, request: StartSandbox) -> SandboxSpec:

@@ -159,9 +159,6 @@ class Host:
         if self._closing:
             raise SandboxLostError("the server is shutting down", EndReason.HOST_LOST)
 
-    def _spec(self, sandbox_id: str, request: StartSandbox) -> SandboxSpec:
-        return self._make_spec(sandbox_id, request)
-
     # The pool
 
     async def _make_for_pool(self, kind: SandboxKind) -> Sandbox:

@@ -181,6 +181,7 @@ class Lifecycle:
             return
         if live.ending is None:
             told = asyncio.get_running_loop().create_future()
+            # Callers are told why from now on, whether or not it can be written.
             live.end_reason = reason
             live.ending = asyncio.ensure_future(self._tear_down(live, reason, detail, told, is_written))
             self._follow(live.ending)
@@ -255,8 +256,6 @@ class Lifecycle:
 
     async def _write_stopping(self, live: LiveSession, reason: EndReason) -> None:
         session_id = live.row.id
-        # Callers are told why from now on, whether or not it can be written.
-        live.end_reason = reason
         try:
             async with self._database.writing(relaxed=True) as transaction:
                 # Not the version that this server knows: whoever moves the session may be about to learn another.

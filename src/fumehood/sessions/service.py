@@ -77,7 +77,7 @@ class Sessions:
         account, identifier = call.principal.account_id, call.parameters["codeInterpreterIdentifier"]
         interpreter = await self._interpreters.resolve(account, identifier)
         template_id = await self._interpreters.template_of(interpreter)
-        kind = SandboxKind(template_id, replace(self._sizes(), **interpreter.sizes))
+        kind = SandboxKind(template_id, replace(default_sizes(self._settings), **interpreter.sizes))
         row = await self._claim_ready(call, interpreter.id, kind)
         if row is None:
             row = await self._claim_start(call, interpreter.id, kind, partial(self._start_sandbox, kind))
@@ -189,15 +189,6 @@ class Sessions:
         await self._lifecycle.close(leave_running=self._settings.keep_sessions)
 
     # Starting
-
-    def _sizes(self) -> Sizes:
-        settings = self._settings
-        return Sizes(
-            settings.sandbox_cpus,
-            settings.sandbox_memory_bytes,
-            settings.sandbox_disk_bytes,
-            settings.sandbox_processes_max,
-        )
 
     async def start_from(
         self,
@@ -425,6 +416,16 @@ def _require_living(live: LiveSession) -> None:
 def _life_of(row: SessionRow) -> float:
     """How many seconds the session has left; 0 if none."""
     return max((row.deadline_at - clock.now()).total_seconds(), 0.0)
+
+
+def default_sizes(settings: Settings) -> Sizes:
+    """What a sandbox may use where its interpreter chooses nothing else."""
+    return Sizes(
+        settings.sandbox_cpus,
+        settings.sandbox_memory_bytes,
+        settings.sandbox_disk_bytes,
+        settings.sandbox_processes_max,
+    )
 
 
 def _sandbox_of(live: LiveSession) -> str:
