@@ -15,17 +15,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-import structlog
-
-from fumehood import clock
 from fumehood.calls import KeyRecord, Principal
 from fumehood.errors import ConfigurationError
+from fumehood.identity.followed_file import FollowedFile
 
 ROOT = "root"
 ORDINARY = "default"
 """The profile that AWS's clients take where none is named."""
 
-_RELOAD_SECONDS = 1.0
 _MAX_BYTES = 1024 * 1024
 _KEY_ID_ALPHABET = string.ascii_uppercase + "234567"
 _SECRET_ALPHABET = string.ascii_letters + string.digits
@@ -38,8 +35,6 @@ _VALUES = {
     "aws_session_token": (re.compile(r"[!-~]{1,4096}"), "at most 4096 characters, no spaces"),
 }
 _OPTIONAL = frozenset({"aws_session_token"})
-
-_log = structlog.get_logger(__name__)
 
 
 def make_credentials(path: Path, account_id: str) -> bool:
@@ -76,52 +71,34 @@ def make_credentials(path: Path, account_id: str) -> bool:
 class Principals:
     """The principals in force. Follows the file: a change holds within a second, a broken one changes nothing."""
 
-    def __init__(self, path: Path, profiles: Mapping[str, KeyRecord], stamp: tuple[int, ...]) -> None:
-        self._path = path
-        self._stamp = stamp
-        self._checked_at = clock.monotonic_seconds()
-        self._set(profiles)
+    def __init__(self, file: FollowedFile["_Profiles"]) -> None:
+        self._file = file
 
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read the file. Raises ConfigurationError if it is missing, malformed, or readable by others."""
-        return cls(path, *_read(path))
+        return cls(FollowedFile(path, "credentials file", lambda text: _Profiles(_parse(path, text)), _MAX_BYTES))
 
     def find_key(self, access_key_id: str) -> KeyRecord | None:
         """The key pair of that id, or None. Looks at the file's date at most once a second (some microseconds)."""
-        self._follow()
-        return self._by_key_id.get(access_key_id)
+        return self._file.value.by_key_id.get(access_key_id)
 
     def find_profile(self, name: str) -> KeyRecord | None:
         """The key pair of the principal called `name`, or None."""
-        self._follow()
-        return self._by_name.get(name)
+        return self._file.value.by_name.get(name)
 
     @property
     def names(self) -> list[str]:
         """The principals' names, in the file's order."""
-        return list(self._by_name)
+        return list(self._file.value.by_name)
 
-    def _set(self, profiles: Mapping[str, KeyRecord]) -> None:
-        self._by_name = dict(profiles)
-        self._by_key_id = {record.principal.access_key_id: record for record in profiles.values()}
 
-    def _follow(self) -> None:
-        present = clock.monotonic_seconds()
-        if present - self._checked_at < _RELOAD_SECONDS:
-            return
-        self._checked_at = present
-        try:
-            stamp = _stamp(self._path.stat())
-            if stamp == self._stamp:
-                return
-            self._stamp = stamp
-            profiles, self._stamp = _read(self._path)
-        except (OSError, ConfigurationError) as error:
-            _log.error("credentials_not_reloaded", path=str(self._path), problem=str(error))
-            return
-        self._set(profiles)
-        _log.info("credentials_reloaded", path=str(self._path), principals=self.names)
+class _Profiles:
+    """What the file says."""
+
+    def __init__(self, by_name: Mapping[str, KeyRecord]) -> None:
+        self.by_name = by_name
+        self.by_key_id = {record.principal.access_key_id: record for record in by_name.values()}
 
 
 def _profile_lines(name: str, account_id: str) -> list[str]:
@@ -136,33 +113,10 @@ def _profile_lines(name: str, account_id: str) -> list[str]:
     ]
 
 
-def _stamp(status: os.stat_result) -> tuple[int, ...]:
-    return (status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
-
-
-def _read(path: Path) -> tuple[dict[str, KeyRecord], tuple[int, ...]]:
-    try:
-        with path.open("rb") as file:
-            status = os.fstat(file.fileno())
-            content = file.read(_MAX_BYTES + 1)
-    except OSError as error:
-        raise ConfigurationError(f"Cannot read the credentials file {path}: {error.strerror}.") from error
-    if status.st_mode & 0o077:
-        raise ConfigurationError(
-            f"The credentials file {path} is open to other users (mode {status.st_mode & 0o777:04o}). "
-            f"Run: chmod 600 {path}"
-        )
-    if len(content) > _MAX_BYTES:
-        raise ConfigurationError(f"The credentials file {path} is larger than {_MAX_BYTES} bytes.")
-    return _parse(path, content), _stamp(status)
-
-
-def _parse(path: Path, content: bytes) -> dict[str, KeyRecord]:
+def _parse(path: Path, text: str) -> dict[str, KeyRecord]:
     parser = configparser.RawConfigParser(default_section="", inline_comment_prefixes=None)
     try:
-        parser.read_string(content.decode(), str(path))
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(f"The credentials file {path} is not UTF-8 text.") from error
+        parser.read_string(text, str(path))
     except configparser.DuplicateSectionError as error:
         raise ConfigurationError(f"{path}, line {error.lineno}: profile [{error.section}] is there twice.") from error
     except configparser.DuplicateOptionError as error:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from fumehood import clock
 from fumehood.errors import ConfigurationError
 from fumehood.identity.principals import Principals, make_credentials
 
@@ -207,19 +206,6 @@ def test_profiles_called_default_and_DEFAULT_lend_each_other_nothing(path: Path)
 
 
 # Following
-
-
-@pytest.fixture
-def pass_a_second(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Put the monotonic clock forward past the interval at which the file is looked at."""
-    passed = [0.0]
-    real = clock.monotonic_seconds
-    monkeypatch.setattr(clock, "monotonic_seconds", lambda: real() + passed[0])
-
-    def advance() -> None:
-        passed[0] += 1.0
-
-    return advance
 
 
 def test_a_changed_file_counts_within_a_second(path: Path, pass_a_second: Callable[[], None]) -> None:
