@@ -24,6 +24,8 @@ class Principal:
     account_id: str
     access_key_id: str
     is_administrator: bool = False
+    policies: tuple[str, ...] | None = None
+    """The names of the policies that say what it may do; None for anything in its account."""
 
     @property
     def arn(self) -> str:

@@ -23,6 +23,8 @@ from fumehood.errors import (
     QuotaExceededError,
     TemplateUnavailableError,
 )
+from fumehood.identity.roles import Roles
+from fumehood.identity.trust import SERVICE
 from fumehood.ids import SYSTEM_INTERPRETER_ID, interpreter_arn, new_interpreter_id, parse_interpreter_arn
 from fumehood.settings import Settings
 from fumehood.sizes import SIZE_TAGS, allowed_sizes, chosen_sizes
@@ -50,7 +52,6 @@ _SANDBOX = "SANDBOX"
 _SHOWN_CHARACTERS = 256
 """How much of an identifier, which may be of any length, a message repeats."""
 _UNSUPPORTED = {
-    "executionRoleArn": "gives sandboxes no credentials",
     "certificates": "installs no certificates",
     "filesystemConfigurations": "mounts no file systems",
 }
@@ -64,6 +65,7 @@ class Interpreter:
     arn: str
     name: str
     network_mode: str
+    execution_role_arn: str | None
     template: str | None
     """The name of the template it chooses; None for the server's default."""
     sizes: Mapping[str, int]
@@ -73,16 +75,17 @@ class Interpreter:
 class Interpreters:
     """The control plane's operations. Each takes a call with valid parameters and gives the answer's members."""
 
-    def __init__(self, database: Database, find_template: FindTemplate, settings: Settings) -> None:
+    def __init__(self, database: Database, find_template: FindTemplate, roles: Roles, settings: Settings) -> None:
         self._database = database
         self._find_template = find_template
+        self._roles = roles
         self._settings = settings
 
     async def create(self, call: Call) -> dict[str, Any]:
         """CreateCodeInterpreter.
 
-        Raises InvalidRequestError for what this version has not and for a template that is not there, ConflictError if
-        the name is taken, and QuotaExceededError at `settings.interpreters_max`.
+        Raises InvalidRequestError for what this version has not, and for a template or role that is not there or may
+        not be used; ConflictError if the name is taken, and QuotaExceededError at `settings.interpreters_max`.
         """
         parameters, account = call.parameters, call.principal.account_id
         _refuse_unsupported(parameters)
@@ -97,8 +100,10 @@ class Interpreters:
             updated_at=moment,
             network_configuration=parameters["networkConfiguration"],
             description=parameters.get("description"),
+            execution_role_arn=parameters.get("executionRoleArn"),
             tags=tags,
         )
+        self._require_role(row.execution_role_arn, account, self._arn(account, row.id))
         async with self._database.writing() as transaction:
             await transaction.lock_account(account)
             first_id = await transaction.client_tokens.claim(
@@ -120,7 +125,8 @@ class Interpreters:
         account, identifier = call.principal.account_id, call.parameters["codeInterpreterId"]
         async with self._database.reading() as transaction:
             row = await self._find(transaction, account, identifier)
-        return self._summary(row) | {"networkConfiguration": row.network_configuration}
+        described = self._summary(row) | {"networkConfiguration": row.network_configuration}
+        return described if row.execution_role_arn is None else described | {"executionRoleArn": row.execution_role_arn}
 
     async def list(self, call: Call) -> dict[str, Any]:
         """ListCodeInterpreters: newest first, so the system interpreter, as old as the installation, comes last."""
@@ -232,6 +238,18 @@ class Interpreters:
                 f"Its tag {TEMPLATE_TAG} may name another."
             ) from error
 
+    def require_role(self, account_id: str, interpreter: Interpreter) -> None:
+        """Raise InvalidRequestError unless the interpreter's role, if it has one, is there and trusts it now."""
+        self._require_role(interpreter.execution_role_arn, account_id, interpreter.arn)
+
+    async def tags_of(self, account_id: str, identifier: str) -> Mapping[str, str] | None:
+        """The tags of the interpreter that an id or ARN means to the account; None if there is no such one."""
+        try:
+            async with self._database.reading() as transaction:
+                return (await self._find(transaction, account_id, identifier)).tags
+        except NotFoundError:
+            return None
+
     async def images_as_links(self, account_id: str, interpreter_id: str) -> bool:
         """Whether pictures of the interpreter's sessions come as links now: as its tag says, else as the server does.
 
@@ -278,6 +296,7 @@ class Interpreters:
             self._arn(account_id, row.id),
             row.name,
             row.network_configuration["networkMode"],
+            row.execution_role_arn,
             row.tags.get(TEMPLATE_TAG),
             allowed_sizes(row.tags, self._settings),
         )
@@ -294,6 +313,23 @@ class Interpreters:
             network_configuration={"networkMode": _SANDBOX},
             description="AWS built-in code interpreter for secure code execution",
         )
+
+    def _require_role(self, role_arn: str | None, account_id: str, interpreter_arn: str) -> None:
+        if role_arn is None:
+            return
+        role = self._roles.find(role_arn)
+        # One of another account and one that is nowhere look the same.
+        if role is None or role.account_id != account_id:
+            problem = f"account {account_id} has no role {role_arn}"
+        elif not role.trust.allows(account_id, interpreter_arn):
+            problem = f"its trust policy does not allow {SERVICE} to assume it for {interpreter_arn}"
+        else:
+            return
+        message = (
+            f"Role validation failed for '{role_arn}'. Please verify that the role exists and its trust policy allows "
+            f"assumption by this service: {problem}."
+        )
+        raise InvalidRequestError(message, [FieldProblem("executionRoleArn", problem)])
 
     async def _checked_tags(self, tags: Mapping[str, str]) -> Mapping[str, str]:
         for key in tags:

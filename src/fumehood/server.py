@@ -7,7 +7,7 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -27,8 +27,10 @@ from fumehood.extension.files import FileTransfers
 from fumehood.extension.pool import MemorySummary, PoolState, PoolSummary
 from fumehood.extension.sessions import SessionControls
 from fumehood.extension.templates import TemplateChoices, TemplateSummary
-from fumehood.identity.policies import authorise
+from fumehood.identity import authorisation, roles
+from fumehood.identity.authorisation import Authorisation, Lookups, PolicyFile
 from fumehood.identity.principals import Principals, make_credentials
+from fumehood.identity.roles import Roles
 from fumehood.interpreters import Interpreters
 from fumehood.quotas import Rates
 from fumehood.sandbox import machine, network
@@ -152,6 +154,12 @@ async def _running(settings: Settings, template: Template) -> AsyncGenerator[Fum
     isolation = await engine.probe()
     make_credentials(settings.data / "credentials", settings.account_id)
     principals = Principals.load(settings.data / "credentials")
+    policies = PolicyFile.load(
+        settings.policies_file or settings.data / authorisation.FILE_NAME, required=settings.policies_file is not None
+    )
+    execution_roles = Roles.load(
+        settings.roles_file or settings.data / roles.FILE_NAME, required=settings.roles_file is not None
+    )
     database = await Database.open(settings.database)
     try:
         store = ImageStore(settings.data / "images", settings.data / "image-key", settings.images_max_bytes)
@@ -170,10 +178,16 @@ async def _running(settings: Settings, template: Template) -> AsyncGenerator[Fum
         await recover(database, host, lifecycle, host_id)
         await host.warm_up(SandboxKind(template.id, default_sizes(settings)))
         templates = Templates(settings, template)
-        interpreters = Interpreters(database, partial(_template_id, templates), settings)
+        interpreters = Interpreters(database, partial(_template_id, templates), execution_roles, settings)
         hibernation = Hibernation(database, host, lifecycle, settings)
         sessions = Sessions(database, interpreters, host, lifecycle, hibernation, host_id, settings)
-        admit = partial(_admit, Rates(settings))
+        lookups = Lookups(
+            interpreters.tags_of,
+            partial(_interpreter_of_session, database),
+            partial(_interpreter_of_snapshot, database),
+        )
+        authorise = Authorisation(policies, lookups, settings).authorise
+        admit = partial(_admit, authorise, Rates(settings))
         endpoint = Endpoint(settings, principals.find_key, admit, operations(interpreters, sessions), _log_call)
         files = FileTransfers(
             sessions.stream, max(settings.sandbox_disk_bytes, settings.largest_sandbox_disk_bytes or 0)
@@ -292,7 +306,19 @@ async def _template_summaries(templates: Templates) -> list[TemplateSummary]:
     ]
 
 
-async def _admit(rates: Rates, call: Call) -> None:
+async def _interpreter_of_session(database: Database, account_id: str, session_id: str) -> str | None:
+    async with database.reading() as transaction:
+        row = await transaction.sessions.get(session_id)
+    return row.interpreter_id if row is not None and row.account_id == account_id else None
+
+
+async def _interpreter_of_snapshot(database: Database, account_id: str, snapshot_id: str) -> str | None:
+    async with database.reading() as transaction:
+        row = await transaction.snapshots.get(account_id, snapshot_id)
+    return None if row is None else row.interpreter_id
+
+
+async def _admit(authorise: Callable[[Call], Awaitable[None]], rates: Rates, call: Call) -> None:
     """Who may not call takes nothing from the account's rate. AccessDeniedError or ThrottledError."""
     await authorise(call)
     rates.take(call)

@@ -83,6 +83,9 @@ class Settings(BaseSettings):
 
     region: str = Field(default="us-east-1", description="region in ARNs and signatures")
     account_id: str = Field(default="000000000000", pattern="^[0-9]{12}$", description="account of the first principal")
+    policies_file: Path | None = Field(
+        default=None, description="JSON file of principals' policies; policies.json in the data folder, if not given"
+    )
     roles_file: Path | None = Field(
         default=None, description="JSON file of the execution roles; roles.json in the data folder, if not given"
     )

@@ -1,7 +1,9 @@
 """The control plane: what an account makes is its own, and nothing is promised that a sandbox does not keep."""
 
 import asyncio
+import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +20,8 @@ from fumehood.errors import (
     TemplateUnavailableError,
     ValidationReason,
 )
+from fumehood.identity.roles import Roles
+from fumehood.identity.trust import SERVICE
 from fumehood.ids import SYSTEM_INTERPRETER_ID, new_ulid
 from fumehood.interpreters import IMAGES_TAG, TEMPLATE_TAG, Interpreters
 from fumehood.settings import Settings
@@ -39,7 +43,39 @@ def templates() -> dict[str, str]:
 
 
 @pytest.fixture
-def interpreters(database: Database, templates: dict[str, str]) -> Interpreters:
+def roles(tmp_path: Path) -> Path:
+    """The roles file: `reports` trusts every interpreter of the account, `picky` only some, `foreign` is another's."""
+    path = tmp_path / "roles.json"
+    write_roles(
+        path, reports={}, picky={"ArnLike": {"aws:SourceArn": "arn:aws:*:*:*:code-interpreter-custom/picked-*"}}
+    )
+    return path
+
+
+def write_roles(path: Path, **conditions: object) -> None:
+    """Roles of the account by name, with the conditions of their trust; and `foreign`, which is another account's."""
+    arns = {role_arn(name): given for name, given in conditions.items()}
+    arns[f"arn:aws:iam::{OTHER_ACCOUNT}:role/foreign"] = {}
+    trust = {"Effect": "Allow", "Principal": {"Service": SERVICE}, "Action": "sts:AssumeRole"}
+    declared = [
+        {
+            "arn": arn,
+            "policies": [],
+            "trust": {"Version": "2012-10-17", "Statement": [trust | {"Condition": given}]},
+            "credentials": {"embedded": True},
+        }
+        for arn, given in arns.items()
+    ]
+    path.write_text(json.dumps({"roles": declared}))
+    path.chmod(0o600)
+
+
+def role_arn(name: str) -> str:
+    return f"arn:aws:iam::{ACCOUNT}:role/{name}"
+
+
+@pytest.fixture
+def interpreters(database: Database, templates: dict[str, str], roles: Path) -> Interpreters:
     """The control plane, with room for five interpreters in an account."""
 
     async def find(name: str | None) -> str:
@@ -48,7 +84,7 @@ def interpreters(database: Database, templates: dict[str, str]) -> Interpreters:
             raise TemplateUnavailableError(f"there is no template {wanted!r}. There is {', '.join(templates)}.")
         return templates[wanted]
 
-    return Interpreters(database, find, Settings(interpreters_max=5, template="base"))
+    return Interpreters(database, find, Roles.load(roles, required=True), Settings(interpreters_max=5, template="base"))
 
 
 def call(operation: str, account: str = ACCOUNT, **parameters: Any) -> Call:
@@ -165,7 +201,6 @@ async def test_simultaneous_requests_do_not_pass_the_quota(interpreters: Interpr
         ({"networkConfiguration": {"networkMode": "PUBLIC"}}, "networkConfiguration.networkMode"),
         ({"networkConfiguration": {"networkMode": "VPC", "vpcConfig": {}}}, "networkConfiguration.networkMode"),
         ({"networkConfiguration": {"networkMode": "SANDBOX", "vpcConfig": {}}}, "networkConfiguration.vpcConfig"),
-        ({"executionRoleArn": "arn:aws:iam::000000000000:role/x"}, "executionRoleArn"),
         ({"certificates": [{"location": {}}]}, "certificates"),
         ({"filesystemConfigurations": [{"efsConfiguration": {}}]}, "filesystemConfigurations"),
         ({"description": "a\0b"}, "description"),
@@ -189,10 +224,67 @@ async def test_every_unsupported_parameter_is_named_at_once(interpreters: Interp
             interpreters,
             "mine",
             networkConfiguration={"networkMode": "PUBLIC"},
-            executionRoleArn="arn:aws:iam::1:role/x",
+            certificates=[{"location": {}}],
         )
-    assert field_names(refused) == ["networkConfiguration.networkMode", "executionRoleArn"]
+    assert field_names(refused) == ["networkConfiguration.networkMode", "certificates"]
     assert "must be SANDBOX" in refused.value.message
+
+
+async def test_a_role_of_the_account_that_trusts_the_interpreter_is_taken_and_shown(interpreters: Interpreters) -> None:
+    made = await create(interpreters, "mine", executionRoleArn=role_arn("reports"))
+    shown = await interpreters.get(call("GetCodeInterpreter", codeInterpreterId=made["codeInterpreterId"]))
+    assert shown["executionRoleArn"] == role_arn("reports")
+    interpreter = await interpreters.resolve(ACCOUNT, made["codeInterpreterId"])
+    assert interpreter.execution_role_arn == role_arn("reports")
+    interpreters.require_role(ACCOUNT, interpreter)
+
+
+async def test_an_interpreter_without_a_role_has_none(interpreters: Interpreters) -> None:
+    made = await create(interpreters, "mine")
+    for identifier in (made["codeInterpreterId"], SYSTEM_INTERPRETER_ID):
+        shown = await interpreters.get(call("GetCodeInterpreter", codeInterpreterId=identifier))
+        assert "executionRoleArn" not in shown
+        interpreter = await interpreters.resolve(ACCOUNT, identifier)
+        assert interpreter.execution_role_arn is None
+        interpreters.require_role(ACCOUNT, interpreter)
+
+
+async def test_a_trust_policy_is_asked_for_the_interpreter_s_own_arn(interpreters: Interpreters) -> None:
+    await create(interpreters, "picked", executionRoleArn=role_arn("picky"))
+    with pytest.raises(InvalidRequestError) as refused:
+        await create(interpreters, "mine", executionRoleArn=role_arn("picky"))
+    assert field_names(refused) == ["executionRoleArn"]
+    assert refused.value.message.startswith(
+        f"Role validation failed for '{role_arn('picky')}'. Please verify that the role exists and its trust policy "
+        "allows assumption by this service"
+    )
+    assert "trust policy does not allow bedrock-agentcore.amazonaws.com" in refused.value.message
+
+
+async def test_another_account_s_role_and_one_that_is_nowhere_look_the_same(interpreters: Interpreters) -> None:
+    messages: list[str] = []
+    for name in ("foreign", "nowhere"):
+        arn = f"arn:aws:iam::{OTHER_ACCOUNT}:role/{name}"
+        with pytest.raises(InvalidRequestError) as refused:
+            await create(interpreters, "mine", executionRoleArn=arn)
+        messages.append(refused.value.message.replace(arn, ""))
+    assert messages[0] == messages[1]
+
+
+async def test_a_role_that_is_withdrawn_starts_no_more_sessions(
+    interpreters: Interpreters, roles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = await create(interpreters, "mine", executionRoleArn=role_arn("reports"))
+    interpreter = await interpreters.resolve(ACCOUNT, made["codeInterpreterId"])
+    real = clock.monotonic_seconds
+    for later, declared, says in (
+        (1, {}, "has no role"),
+        (2, {"reports": {"StringEquals": {"aws:SourceAccount": OTHER_ACCOUNT}}}, "trust policy does not allow"),
+    ):
+        write_roles(roles, **declared)
+        monkeypatch.setattr(clock, "monotonic_seconds", lambda later=later: real() + later)
+        with pytest.raises(InvalidRequestError, match=says):
+            interpreters.require_role(ACCOUNT, interpreter)
 
 
 async def test_empty_lists_of_what_is_unsupported_ask_for_nothing(interpreters: Interpreters) -> None:

@@ -39,12 +39,12 @@ def _is_one_of(key: str, keys: Iterable[str]) -> bool:
 
 
 _EVERYWHERE = ConditionKeys(
-    ["aws:CurrentTime", "aws:EpochTime", "aws:PrincipalAccount", "aws:PrincipalArn", "aws:PrincipalTag/",
-     "aws:RequestedRegion", "aws:ResourceAccount", "aws:SecureTransport", "aws:SourceIp", "aws:username"]
+    ["aws:CurrentTime", "aws:EpochTime", "aws:PrincipalAccount", "aws:PrincipalArn", 
+     "aws:RequestedRegion", "aws:ResourceAccount", "aws:SecureTransport", "aws:SourceIp", "aws:UserAgent"]
 )  # fmt: skip
 
 ROLE = _EVERYWHERE | ConditionKeys(
-    ["aws:SourceAccount", "aws:SourceArn", "aws:SourceIdentity", "aws:UserAgent", "s3:delimiter",
+    ["aws:PrincipalTag/", "aws:SourceAccount", "aws:SourceArn", "aws:SourceIdentity", "s3:delimiter",
      "s3:ExistingObjectTag/", "s3:max-keys", "s3:prefix", "s3:RequestObjectTag/", "s3:ResourceAccount", "s3:VersionId",
      "s3:x-amz-content-sha256", "s3:x-amz-copy-source", "s3:x-amz-metadata-directive",
      "s3:x-amz-server-side-encryption", "s3:x-amz-storage-class"],
@@ -53,7 +53,7 @@ ROLE = _EVERYWHERE | ConditionKeys(
 """Of an execution role's policies, which the S3 gateway decides."""
 
 CALLER = _EVERYWHERE | ConditionKeys(
-    ["aws:RequestTag/", "aws:ResourceTag/", "aws:UserAgent", "iam:PassedToService"], ["aws:TagKeys"]
+    ["aws:RequestTag/", "aws:ResourceTag/", "aws:username", "iam:PassedToService"], ["aws:TagKeys"]
 )
 """Of a principal's policies, which are decided for each call."""
 

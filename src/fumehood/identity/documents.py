@@ -57,11 +57,16 @@ def text_of(value: object, where: str) -> str:
     return value
 
 
-def texts_of(value: object, where: str) -> dict[str, str]:
-    """The value, which must be an object whose members are text."""
+def members_of(value: object, where: str) -> dict[str, object]:
+    """The value, which must be an object; of any members."""
     if not isinstance(value, dict):
         raise ConfigurationError(f"{where}: must be an object")
-    members = cast("dict[str, object]", value)
+    return cast("dict[str, object]", value)
+
+
+def texts_of(value: object, where: str) -> dict[str, str]:
+    """The value, which must be an object whose members are text."""
+    members = members_of(value, where)
     for name, member in members.items():
         if not isinstance(member, str):
             raise ConfigurationError(f"{where}.{name}: must be text")

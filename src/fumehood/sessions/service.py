@@ -72,10 +72,15 @@ class Sessions:
     # Operations
 
     async def start(self, call: Call) -> dict[str, Any]:
-        """StartCodeInterpreterSession. ConflictError if nothing can start from the interpreter's template any more."""
+        """StartCodeInterpreterSession.
+
+        ConflictError if nothing can start from the interpreter's template any more, InvalidRequestError if its role is
+        gone or does not trust it any more.
+        """
         _refuse_unsupported(call.parameters)
         account, identifier = call.principal.account_id, call.parameters["codeInterpreterIdentifier"]
         interpreter = await self._interpreters.resolve(account, identifier)
+        self._interpreters.require_role(account, interpreter)
         template_id = await self._interpreters.template_of(interpreter)
         kind = SandboxKind(template_id, replace(default_sizes(self._settings), **interpreter.sizes))
         row = await self._claim_ready(call, interpreter.id, kind)
@@ -199,6 +204,8 @@ class Sessions:
     ) -> SessionRow:
         """A new session of the caller's account in the sandbox that `bring_up` makes; the start that `call` repeats."""
         _refuse_unsupported(call.parameters)
+        account = call.principal.account_id
+        self._interpreters.require_role(account, await self._interpreters.resolve(account, interpreter_id))
         return await self._started(await self._claim_start(call, interpreter_id, kind, bring_up))
 
     async def _started(self, row: SessionRow) -> SessionRow:
