@@ -5,7 +5,7 @@ import sys
 from cyclopts import App
 from pydantic import ValidationError
 
-from fumehood.cli import template
+from fumehood.cli import principals, template
 from fumehood.cli.doctor import doctor
 from fumehood.cli.env import env
 
@@ -22,6 +22,7 @@ commands.command(doctor)
 # By name, so that a server has nothing of it in memory.
 commands.command("fumehood.cli.bench.command:bench", name="bench", help="Measure how fast a server is.")
 commands.command(template.app)
+commands.command(principals.app)
 
 
 def app() -> None:

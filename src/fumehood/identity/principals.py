@@ -44,7 +44,7 @@ _VALUES = {
     "aws_session_token": (re.compile(r"[!-~]{1,4096}"), "at most 4096 characters, no spaces"),
     "fumehood_disabled": (re.compile(r"true|false"), "true or false"),
     "fumehood_policies": (
-        re.compile(rf"(?:{POLICY_NAME.pattern}(?:\s*,\s*{POLICY_NAME.pattern})*)?"),
+        re.compile(rf"(?:{POLICY_NAME.pattern}(?:[ \t]*,[ \t]*{POLICY_NAME.pattern})*)?"),
         "names of policies, with commas between them; none for a principal that may do nothing",
     ),
     "fumehood_previous_access_key_id": _KEY_ID,

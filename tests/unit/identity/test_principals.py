@@ -5,10 +5,12 @@ import multiprocessing
 import re
 import stat
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
+from fumehood import clock
 from fumehood.errors import ConfigurationError
 from fumehood.identity.principals import Principals, make_credentials
 
@@ -255,3 +257,84 @@ def test_the_made_file_is_plain_ini(path: Path) -> None:
     parser = configparser.ConfigParser()
     parser.read(path)
     assert parser.sections() == ["root", "default"]
+
+
+# What the server alone reads
+
+
+def test_a_disabled_principal_s_keys_are_unknown(path: Path, pass_a_second: Callable[[], None]) -> None:
+    write(path, profile(fumehood_disabled="true"))
+    principals = Principals.load(path)
+    assert principals.find_key(KEY_ID) is None
+    assert principals.find_profile("default") is not None
+    write(path, profile(fumehood_disabled="false"))
+    pass_a_second()
+    assert principals.find_key(KEY_ID) is not None
+
+
+PREVIOUS = {
+    "fumehood_previous_access_key_id": OTHER_KEY_ID,
+    "fumehood_previous_secret_access_key": f"{SECRET}-before",
+}
+
+
+def test_an_earlier_key_is_good_until_its_time(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(path, profile(**PREVIOUS, fumehood_previous_until="2026-11-29T12:00:00Z"))
+    principals = Principals.load(path)
+    for moment, is_good in (("2026-11-29T11:59:59Z", True), ("2026-11-29T12:00:00Z", False)):
+        monkeypatch.setattr(clock, "now", lambda moment=moment: datetime.fromisoformat(moment))
+        earlier = principals.find_key(OTHER_KEY_ID)
+        assert (earlier is not None) is is_good
+        if earlier is not None:
+            assert earlier.secret_access_key == f"{SECRET}-before"
+            assert earlier.principal.access_key_id == OTHER_KEY_ID
+            assert earlier.principal.arn == f"arn:aws:iam::{ACCOUNT}:user/default"
+        present = principals.find_key(KEY_ID)
+        assert present is not None
+        assert present.secret_access_key == SECRET
+
+
+def test_a_disabled_principal_s_earlier_key_is_unknown_too(path: Path) -> None:
+    write(path, profile(**PREVIOUS, fumehood_previous_until="9999-01-01T00:00:00Z", fumehood_disabled="true"))
+    assert Principals.load(path).find_key(OTHER_KEY_ID) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [(None, None), ("", ()), ("one", ("one",)), ("one, two,three", ("one", "two", "three"))],
+)
+def test_a_profile_names_its_policies(path: Path, given: str | None, expected: tuple[str, ...] | None) -> None:
+    write(path, profile(fumehood_policies=given))
+    record = Principals.load(path).find_key(KEY_ID)
+    assert record is not None
+    assert record.principal.policies == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"fumehood_disabled": "yes"}, "fumehood_disabled must be true or false"),
+        ({"fumehood_policies": "one two"}, "fumehood_policies must be names of policies"),
+        ({"fumehood_policies": "one,,two"}, "fumehood_policies must be names of policies"),
+        ({"fumehood_policies": "one,\n two"}, "fumehood_policies must be names of policies"),
+        ({"fumehood_policy": "one"}, "fumehood_policy is not known here"),
+        (PREVIOUS, "fumehood_previous_until go together"),
+        ({**PREVIOUS, "fumehood_previous_until": "soon"}, "fumehood_previous_until must be a moment"),
+        ({**PREVIOUS, "fumehood_previous_until": "2026-99-99T00:00:00Z"}, "fumehood_previous_until is no date"),
+        (
+            {**PREVIOUS, "fumehood_previous_access_key_id": KEY_ID, "fumehood_previous_until": "2026-11-29T12:00:00Z"},
+            r"\[default\] and \[default\] have the same aws_access_key_id",
+        ),
+    ],
+)
+def test_what_the_server_alone_reads_is_checked_too(path: Path, values: dict[str, str], message: str) -> None:
+    write(path, profile(**values))
+    with pytest.raises(ConfigurationError, match=message) as refused:
+        Principals.load(path)
+    assert SECRET not in refused.value.message
+
+
+def test_the_root_has_no_policies(path: Path) -> None:
+    write(path, profile("root", fumehood_policies="all"))
+    with pytest.raises(ConfigurationError, match="the root may do nothing that a policy could allow"):
+        Principals.load(path)

@@ -1,0 +1,180 @@
+"""Changes to the credentials file, as `fumehood principals` makes them: one at a time, whole, and its comments kept."""
+
+import contextlib
+import fcntl
+import os
+import re
+import tempfile
+import time
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from fumehood import clock
+from fumehood.errors import ConfigurationError
+from fumehood.identity.principals import Principals, Profile, new_key, parse_profiles
+
+_LOCK_SECONDS = 30.0
+_LOCK_POLL_SECONDS = 0.05
+_HEADING = re.compile(r"\[(?P<name>.+)\]")
+_OPTION = re.compile(r"(?P<indent>\s*)(?P<key>[^\s=:#;\[][^=:]*?)\s*[=:]")
+Lines = list[str]
+
+
+@dataclass(frozen=True)
+class Key:
+    """A new key pair, which is shown once: what a client's own credentials file needs."""
+
+    name: str
+    account_id: str
+    access_key_id: str
+    secret_access_key: str
+
+    @property
+    def lines(self) -> Lines:
+        """The profile, for AWS's clients."""
+        return [
+            f"[{self.name}]",
+            f"aws_access_key_id = {self.access_key_id}",
+            f"aws_secret_access_key = {self.secret_access_key}",
+            f"aws_account_id = {self.account_id}",
+        ]
+
+    def __repr__(self) -> str:
+        return f"Key({self.name!r}, {self.access_key_id!r})"
+
+
+def add(path: Path, name: str, account_id: str, policies: tuple[str, ...] | None) -> Key:
+    """Add a principal with a new key. ConfigurationError if there is one of that name, or a value is malformed."""
+    key = Key(name, account_id, *new_key())
+
+    def change(lines: Lines, profiles: Mapping[str, Profile]) -> Lines:
+        if name in profiles:
+            raise ConfigurationError(
+                f"There is a principal {name!r} already; `fumehood principals rotate` renews its key."
+            )
+        attached = [] if policies is None else [f"fumehood_policies = {', '.join(policies)}"]
+        gap = [""] if lines and lines[-1].strip() else []
+        return [*lines, *gap, *key.lines, *attached]
+
+    _edit(path, name, change)
+    return key
+
+
+def set_disabled(path: Path, name: str, is_disabled: bool) -> None:
+    """Have a principal's keys refused, or accepted again. ConfigurationError if there is no such principal."""
+    values = {"fumehood_disabled": "true" if is_disabled else None}
+    _edit(path, name, lambda lines, profiles: _with_values(lines, profiles, name, values))
+
+
+def rotate(path: Path, name: str, overlap_seconds: int) -> Key:
+    """Give a principal a new key. The one that it has is good for `overlap_seconds` more, earlier ones end now.
+
+    ConfigurationError if there is no such principal.
+    """
+    key_id, secret = new_key()
+    owner: list[str] = []
+
+    def change(lines: Lines, profiles: Mapping[str, Profile]) -> Lines:
+        record = _found(profiles, name).record
+        owner.append(record.principal.account_id)
+        until = clock.now() + timedelta(seconds=overlap_seconds)
+        kept = overlap_seconds > 0
+        return _with_values(
+            lines,
+            profiles,
+            name,
+            {
+                "aws_access_key_id": key_id,
+                "aws_secret_access_key": secret,
+                "fumehood_previous_access_key_id": record.principal.access_key_id if kept else None,
+                "fumehood_previous_secret_access_key": record.secret_access_key if kept else None,
+                "fumehood_previous_until": until.strftime("%Y-%m-%dT%H:%M:%SZ") if kept else None,
+            },
+        )
+
+    _edit(path, name, change)
+    return Key(name, owner[0], key_id, secret)
+
+
+def _edit(path: Path, name: str, change: Callable[[Lines, Mapping[str, Profile]], Lines]) -> None:
+    """Replace the file by its lines as `change` gives them, in which only the principal `name` may differ."""
+    # A link is followed: what it leads to is what the server reads.
+    path = path.resolve()
+    with _locked(path):
+        Principals.load(path)  # who can read it, and how large it is
+        text = path.read_text()
+        before = parse_profiles(path, text)
+        changed = "\n".join([*change(text.removesuffix("\n").split("\n"), before), ""])
+        after = parse_profiles(path, changed)
+        if {**after, name: None} != {**before, name: None}:
+            raise ConfigurationError(f"{path} is written in a way that cannot be changed here: change it by hand.")
+        _replace(path, changed)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Generator[None]:
+    """Hold the file against other runs. ConfigurationError if another holds it too long."""
+    descriptor = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        deadline = clock.monotonic_seconds() + _LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if clock.monotonic_seconds() > deadline:
+                    raise ConfigurationError(f"Another run of this command holds {path}; try again.") from None
+                time.sleep(_LOCK_POLL_SECONDS)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _replace(path: Path, text: str) -> None:
+    status = path.stat()
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp makes it 0600
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            if os.geteuid() == 0:
+                os.fchown(file.fileno(), status.st_uid, status.st_gid)
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _found(profiles: Mapping[str, Profile], name: str) -> Profile:
+    if name not in profiles:
+        raise ConfigurationError(f"There is no principal {name!r}; there are: {', '.join(profiles)}.")
+    return profiles[name]
+
+
+def _with_values(lines: Lines, profiles: Mapping[str, Profile], name: str, values: Mapping[str, str | None]) -> Lines:
+    """The lines with these values in the profile; None removes one. All other lines stay as they are."""
+    _found(profiles, name)
+    begin = next(number for number, line in enumerate(lines) if _heading(line) == name)
+    end = next((number for number in range(begin + 1, len(lines)) if _heading(lines[number])), len(lines))
+    options = [number for number in range(begin + 1, end) if _OPTION.match(lines[number])]
+    written = dict(values)
+    changed: Lines = []
+    for number in range(begin + 1, end):
+        found = _OPTION.match(lines[number])
+        key = found["key"].lower() if found is not None else ""
+        if found is None or key not in values:
+            changed.append(lines[number])
+        elif (value := written.pop(key)) is not None:
+            changed.append(f"{found['indent']}{key} = {value}")
+        if number == options[-1]:
+            indent = found["indent"] if found is not None else ""
+            changed += [f"{indent}{key} = {value}" for key, value in written.items() if value is not None]
+    return [*lines[: begin + 1], *changed, *lines[end:]]
+
+
+def _heading(line: str) -> str | None:
+    found = _HEADING.match(line.strip())
+    return None if found is None else found["name"]
