@@ -22,7 +22,7 @@ from fumehood.aws.http_protocol import BoundedHttpProtocol
 from fumehood.calls import Call, CallRecord
 from fumehood.errors import ConfigurationError
 from fumehood.extension import openapi
-from fumehood.extension.api import Api
+from fumehood.extension.api import Api, Route
 from fumehood.extension.files import FileTransfers
 from fumehood.extension.pool import MemorySummary, PoolState, PoolSummary
 from fumehood.extension.sessions import SessionControls
@@ -116,6 +116,13 @@ def operations(interpreters: Interpreters, sessions: Sessions) -> dict[str, Oper
     }
 
 
+def extension_routes(
+    files: FileTransfers, choices: TemplateChoices, controls: SessionControls, pool: PoolState
+) -> list[Route]:
+    """Every operation that AWS does not have."""
+    return [*files.routes, *choices.routes, *controls.routes, *pool.routes]
+
+
 @asynccontextmanager
 async def running(settings: Settings, template: Template) -> AsyncGenerator[Fumehood]:
     """The service, from settings and the built template of that name; at the end every sandbox is stopped.
@@ -198,7 +205,7 @@ async def _running(settings: Settings, template: Template) -> AsyncGenerator[Fum
         snapshots = Snapshots(database, host, host_id, sessions, hibernation, settings)
         controls = SessionControls(Control(sessions, host, hibernation, isolation), snapshots)
         pool = PoolState(partial(_pool_summaries, host), partial(_memory_summary, host))
-        extension = Api(endpoint, authorise, [*files.routes, *choices.routes, *controls.routes, *pool.routes])
+        extension = Api(endpoint, authorise, extension_routes(files, choices, controls, pool))
         purging = asyncio.ensure_future(_purge_for_ever(database, interpreters, settings))
         sweeping = asyncio.ensure_future(snapshots.sweep_for_ever())
         hibernation.watch()

@@ -1,35 +1,15 @@
 """The OpenAPI document is that of the operations there are."""
 
 import re
-from types import SimpleNamespace
-from typing import Any, NoReturn
+
+from tests.operations import every_route
 
 from fumehood.extension import openapi
-from fumehood.extension.files import FileTransfers
-from fumehood.extension.pool import PoolState
-from fumehood.extension.sessions import SessionControls
-from fumehood.extension.templates import TemplateChoices
 
 PREFIX = "/fumehood/v1/"
 
 
-async def _never(*_: Any) -> NoReturn:
-    raise AssertionError("nothing is called here")
-
-
-def _nothing() -> NoReturn:
-    raise AssertionError("nothing is called here")
-
-
-ROUTES = [
-    *FileTransfers(_never, 0).routes,
-    *TemplateChoices(_never, _never, _never).routes,
-    *PoolState(_nothing, _nothing).routes,
-    *SessionControls(
-        SimpleNamespace(get=_never, pause=_never, resume=_never),
-        SimpleNamespace(create=_never, get=_never, list=_never, delete=_never, start=_never, fork=_never),
-    ).routes,
-]
+ROUTES = every_route()
 
 
 def test_it_has_every_operation_and_no_other() -> None:
