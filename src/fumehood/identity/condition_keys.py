@@ -19,11 +19,17 @@ class ConditionKeys:
     def __or__(self, other: Self) -> "ConditionKeys":
         return ConditionKeys([*self._single, *other._single], [*self._multivalued, *other._multivalued])
 
+    @property
+    def names(self) -> list[str]:
+        """All of them."""
+        return sorted({*self._single, *self._multivalued})
+
     def check(self, key: str, where: str) -> None:
         """Raise ConfigurationError unless the key is one of these; case does not matter."""
         if not _is_one_of(key, self._single) and not _is_one_of(key, self._multivalued):
-            known = ", ".join(sorted({*self._single, *self._multivalued}))
-            raise ConfigurationError(f"{where}: condition key {key!r} is not known here; known are {known}")
+            raise ConfigurationError(
+                f"{where}: condition key {key!r} is not known here; known are {', '.join(self.names)}"
+            )
 
     def is_multivalued(self, key: str) -> bool:
         """Whether a request may have several values for the key, so that it needs ForAnyValue or ForAllValues."""
@@ -39,7 +45,7 @@ def _is_one_of(key: str, keys: Iterable[str]) -> bool:
 
 
 _EVERYWHERE = ConditionKeys(
-    ["aws:CurrentTime", "aws:EpochTime", "aws:PrincipalAccount", "aws:PrincipalArn", 
+    ["aws:CurrentTime", "aws:EpochTime", "aws:PrincipalAccount", "aws:PrincipalArn",
      "aws:RequestedRegion", "aws:ResourceAccount", "aws:SecureTransport", "aws:SourceIp", "aws:UserAgent"]
 )  # fmt: skip
 

@@ -118,11 +118,11 @@ def _condition(
     if name == "Null":
         return _presence(key, values, f"{where}.{key}")
     found = _OPERATOR.fullmatch(name)
-    kind = _OPERATORS.get(found[2]) if found is not None else None
+    kind = OPERATORS.get(found[2]) if found is not None else None
     if found is None or kind is None:
         raise ConfigurationError(
             f"{where}: condition operator {name!r} is not known; known are Null and, with IfExists behind and "
-            f"ForAnyValue: or ForAllValues: before, {', '.join(sorted(_OPERATORS))}"
+            f"ForAnyValue: or ForAllValues: before, {', '.join(sorted(OPERATORS))}"
         )
     if found[1] is None and keys.is_multivalued(key):
         raise ConfigurationError(
@@ -268,7 +268,7 @@ def _orderings(name: str, read: Callable[[str], _Ordered | None], what: str) -> 
     }
 
 
-_OPERATORS: dict[str, tuple[Reader, bool]] = {
+OPERATORS: dict[str, tuple[Reader, bool]] = {
     "StringEquals": (_read_equals, False),
     "StringNotEquals": (_read_equals, True),
     "StringEqualsIgnoreCase": (_read_equals_ignoring_case, False),
@@ -285,3 +285,4 @@ _OPERATORS: dict[str, tuple[Reader, bool]] = {
     **_orderings("Numeric", _number, "a number"),
     **_orderings("Date", _date, "a date as 2026-11-29T12:00:00Z, or seconds since 1970"),
 }
+"""How each operator but Null reads a value of the policy, and whether it is negated."""

@@ -37,7 +37,7 @@ POLICY_NAME = re.compile(r"[A-Za-z0-9+=.@_-]{1,128}")
 """IAM's rule for policies' names, without the comma that parts them here."""
 _KEY_ID = (re.compile(r"[A-Za-z0-9]{16,128}"), "16 to 128 letters and digits")
 _SECRET = (re.compile(r"[!-~]{16,128}"), "16 to 128 characters, no spaces")
-_VALUES = {
+VALUES = {
     "aws_access_key_id": _KEY_ID,
     "aws_secret_access_key": _SECRET,
     "aws_account_id": (re.compile(r"[0-9]{12}"), "12 digits"),
@@ -54,6 +54,7 @@ _VALUES = {
         "a moment as 2026-11-29T12:00:00Z",
     ),
 }
+"""What a profile may have: how it must be, as a pattern and in words."""
 _REQUIRED = ("aws_access_key_id", "aws_secret_access_key", "aws_account_id")
 _PREVIOUS = ("fumehood_previous_access_key_id", "fumehood_previous_secret_access_key", "fumehood_previous_until")
 
@@ -227,9 +228,9 @@ def _check(where: str, name: str, values: Mapping[str, str]) -> None:
     if not _NAME.fullmatch(name):
         raise ConfigurationError(f"{where}: a name must be 1 to 64 letters, digits or any of + = , . @ _ -")
     for key in values:
-        if key not in _VALUES:
-            raise ConfigurationError(f"{where}: {key} is not known here; known are {', '.join(_VALUES)}.")
-    for key, (pattern, form) in _VALUES.items():
+        if key not in VALUES:
+            raise ConfigurationError(f"{where}: {key} is not known here; known are {', '.join(VALUES)}.")
+    for key, (pattern, form) in VALUES.items():
         if key not in values and key in _REQUIRED:
             raise ConfigurationError(f"{where}: {key} is missing; it must be {form}.")
         if key in values and not pattern.fullmatch(values[key]):
