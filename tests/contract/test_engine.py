@@ -20,7 +20,7 @@ from fumehood.sandbox.contract import EndReason, GuestError, GuestRequest
 from fumehood.settings import MIB
 from tests.contract.conftest import CALL_SECONDS, OUTPUT_BYTES, Machine, run, sh
 from tests.host_traces import sandbox_processes
-from tests.memory_limits import leave_little_memory
+from tests.memory_limits import leave_little_memory, limit_bytes
 from tests.waiting import until
 
 _BIG_BYTES = 512 * MIB
@@ -211,6 +211,12 @@ async def test_out_of_memory_is_the_reason_when_it_took_more_than_it_may(machine
     assert lost.value.reason == EndReason.OUT_OF_MEMORY
     assert (await sandbox.wait_end()).reason is EndReason.OUT_OF_MEMORY
     await machine.until_nothing_is_left()
+
+
+async def test_a_sandbox_is_ended_only_well_above_the_memory_that_it_sees(machine: Machine) -> None:
+    async with machine.sandbox(memory_bytes=512 * MIB) as sandbox:
+        assert int(await sh(sandbox, "awk '/^MemTotal/ { print $2 }' /proc/meminfo")) * 1024 <= 512 * MIB
+        assert limit_bytes(machine.data) == 640 * MIB
 
 
 @pytest.mark.parametrize(

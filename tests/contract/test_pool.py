@@ -173,6 +173,24 @@ async def test_a_host_starts_from_its_pool_and_else_from_the_warm_checkpoint(mac
     await machine.until_nothing_is_left()
 
 
+async def test_nothing_tells_that_the_kernel_of_a_ready_sandbox_has_run_anything(machine: Machine) -> None:
+    code = "print(sorted(globals()), In, Out, get_ipython().execution_count)"
+    async with host_of(machine, machine.base.root, pool_min=1, pool_max=1) as host:
+        await host.warm_up(ANY.kind)
+        restored = await host.start(ANY)
+        await until(lambda: host.pools()[0].ready == 1, "a ready one", _READY_SECONDS)
+        ready = host.take_ready(ANY.kind)
+        assert ready is not None
+        head = {"runtime": "python", "language": "python", "clear": False, "timeout_seconds": CALL_SECONDS}
+        request = GuestRequest("execute", head, (code.encode(),))
+        seen = [
+            (await host.call(each.sandbox_id, request, CALL_SECONDS, OUTPUT_BYTES)).body for each in (ready, restored)
+        ]
+        assert b"In" in seen[0]
+        assert seen[0] == seen[1]
+    await machine.until_nothing_is_left()
+
+
 async def test_a_burst_of_starts_all_come_up(machine: Machine) -> None:
     async with host_of(machine, machine.base.root, pool_min=1, pool_max=2) as host:
         await host.warm_up(ANY.kind)

@@ -127,6 +127,7 @@ class Agent:
             "task.stop": self._task_stop,
             "warm": self._warm,
             "renew": self._renew,
+            "rehearse": self._rehearse,
             "deadline": self._set_deadline,
             "ping": self._ping,
             "activity": self._activity,
@@ -245,6 +246,14 @@ class Agent:
         if any(outcome != "done" for outcome in outcomes):
             stream.reset("failed", "a kernel's generators could not be renewed")
             return
+        stream.end()
+
+    async def _rehearse(self, stream: Stream) -> None:
+        """Run code that does nothing in every kernel, as a call does, so that the first call finds all in place."""
+        for kernel in [*self._kernels.values()]:
+            if not kernel.process.ended:
+                await kernel.call({"op": "rehearse"}, stream.head["timeout_seconds"])
+                kernel.take_output()
         stream.end()
 
     # Memory

@@ -294,6 +294,9 @@ class GvisorSandbox:
     async def get_ready(self) -> None:
         """Wait for the agent. SandboxLostError or TimeoutError if it does not come up."""
         await self._channel.synchronise(self.spec.start_timeout_seconds)
+        with suppress(OSError):
+            # Not there where the sandbox has ended just now: the next call says so.
+            limits.add_headroom(self._group, self.spec.memory_bytes)
         # Below the sandbox's own limit, so that one greedy process gets an error it can read and the sandbox lives on.
         kernel_memory = self.spec.memory_bytes - min(_MEMORY_RESERVE_BYTES, self.spec.memory_bytes // 4)
         arguments = {

@@ -29,6 +29,7 @@ from fumehood.sandbox.pool import LIFE_SECONDS, Pools
 from fumehood.sandbox.states import SavedImage, States
 from fumehood.sandbox.warm import WarmImages
 
+_REHEARSAL_SECONDS = 10.0
 log = structlog.get_logger()
 
 
@@ -166,7 +167,9 @@ class Host:
         # Cold ones are not worth keeping ready; where no checkpoint can be made, they are all there is.
         await self._images.ensure(self._make_spec("", request), self._isolation)
         async with self._admission.start():
-            sandbox, _ = await self._make(request)
+            sandbox, started_from = await self._make(request)
+        if started_from is StartedFrom.RESTORE:
+            await _rehearse(sandbox)
         return sandbox
 
     def _has_room_for_pool(self) -> bool:
@@ -305,3 +308,12 @@ class Host:
         if sandbox is None:
             raise SandboxLostError("the sandbox has ended", EndReason.HOST_LOST)
         return sandbox
+
+
+async def _rehearse(sandbox: Sandbox) -> None:
+    """Have all that a first call needs in place. A sandbox that cannot is ended, and the error raised."""
+    try:
+        await sandbox.call(GuestRequest("rehearse", {"timeout_seconds": _REHEARSAL_SECONDS}), _REHEARSAL_SECONDS, 0)
+    except BaseException:
+        await asyncio.shield(sandbox.stop(EndReason.CRASHED))
+        raise

@@ -15,7 +15,9 @@ from fumehood.sandbox.contract import EndReason, GuestError, Sandbox
 DEMAND_SECONDS = 60.0
 """How far back starts count as demand."""
 _REST_SECONDS = 0.25
-"""Between two refills: a burst of starts is not slowed by them."""
+"""Between two refills, and from a start to the next refill: neither starts nor their first calls are slowed by it."""
+_GIVE_WAY_TIMES = 8
+"""So often a refill gives way to starts that come meanwhile."""
 _RETRY_SECONDS = 10.0
 LIFE_SECONDS = 600.0
 """How long a ready sandbox lives on if the server that made it is gone."""
@@ -70,6 +72,7 @@ class Pools(Generic[Kind]):
         self._pools: dict[Kind, _Pool] = {}
         self._kept: set[Kind] = set()
         self._wanted = asyncio.Event()
+        self._asked_at = -_REST_SECONDS
         self._watching: set[asyncio.Task[None]] = set()
         self._ending: set[asyncio.Task[None]] = set()
         self._refilling: asyncio.Task[None] | None = None
@@ -86,7 +89,8 @@ class Pools(Generic[Kind]):
     def take(self, kind: Kind) -> Sandbox | None:
         """A ready sandbox, the caller's from now on; None if there is none."""
         pool = self._pool(kind)
-        pool.asked_at.append(clock.monotonic_seconds())
+        self._asked_at = clock.monotonic_seconds()
+        pool.asked_at.append(self._asked_at)
         self._wanted.set()
         if pool.ready:
             pool.figures.hits += 1
@@ -150,12 +154,20 @@ class Pools(Generic[Kind]):
                 except TimeoutError:
                     await self._drop_surplus()
                 continue
+            await self._give_way()
             try:
                 self._put(kind, await self._make(kind))
                 await asyncio.sleep(_REST_SECONDS)
             except Exception as error:
                 log.warning("a sandbox for the pool could not be started", error=str(error))
                 await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _give_way(self) -> None:
+        for _ in range(_GIVE_WAY_TIMES):
+            seconds = self._asked_at + _REST_SECONDS - clock.monotonic_seconds()
+            if seconds <= 0:
+                return
+            await asyncio.sleep(seconds)
 
     def _neediest(self) -> Kind | None:
         if self.ready_count >= self._largest:

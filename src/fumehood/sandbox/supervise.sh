@@ -80,10 +80,10 @@ while kill -0 "$child" 2>/dev/null; do
     setsid sh -c 'sleep "$1"; [ "$(cut -d " " -f 22 "/proc/$2/stat")" = "$3" ] && kill -USR1 "$2"' \
         sh "$left" "$$" "${self[21]}" 2>/dev/null &
     timer=$!
-    # Not `wait -n` for either: bash loses the end of one where an orphan that it reaps ends at the same moment.
+    # Not `wait -n` for either, nor `wait` for the timer: bash loses the end of one that ends at the moment of a signal or
+    # of an orphan that it reaps, and would wait for ever.
     [ -n "$changed" ] || wait "$child"
     { kill -- "-$timer" || kill "$timer"; } 2>/dev/null
-    wait "$timer"
 done
 wait "$child"
 finish "$?"

@@ -25,6 +25,13 @@ LIFETIME = timedelta(hours=24)
 _NOT_COMPARED = frozenset({"clientToken", "traceId", "traceParent"})
 
 
+# Built once, as that takes longer than running it.
+_INSERT = {
+    name: dialect.insert(client_tokens).on_conflict_do_nothing().returning(client_tokens.c.token)
+    for name, dialect in (("postgresql", postgresql), ("sqlite", sqlite))
+}
+
+
 class ClientTokenRepository:
     """Client tokens, seen through one transaction."""
 
@@ -75,8 +82,7 @@ class ClientTokenRepository:
 
     async def _insert(self, account_id: str, operation: str, token: str, fingerprint: str, resource_id: str) -> bool:
         """Whether the token was new. On PostgreSQL this waits for a transaction that has just inserted the same."""
-        dialect = postgresql if self._connection.dialect.name == "postgresql" else sqlite
-        statement = dialect.insert(client_tokens).on_conflict_do_nothing()
+        statement = _INSERT[self._connection.dialect.name]
         values: dict[str, str | datetime] = {
             "account_id": account_id,
             "operation": operation,
@@ -85,7 +91,7 @@ class ClientTokenRepository:
             "resource_id": resource_id,
             "created_at": clock.now(),
         }
-        inserted = await self._connection.execute(statement.values(values).returning(client_tokens.c.token))
+        inserted = await self._connection.execute(statement, values)
         return inserted.one_or_none() is not None
 
 

@@ -1,12 +1,12 @@
 """The rows of sessions. One row is the truth about a session; its version orders all that is done to it."""
 
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, TypedDict, Unpack
 
-from sqlalchemy import RowMapping, delete, func, insert, literal, select, tuple_, update
+from sqlalchemy import RowMapping, bindparam, delete, func, insert, literal, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fumehood import clock
@@ -87,6 +87,22 @@ class SessionChanges(TypedDict, total=False):
     memory_peak_bytes: int
 
 
+# Built once: for a short statement that takes longer than running it.
+_ADD = insert(sessions)
+_GET = select(sessions).where(sessions.c.id == bindparam("session_id"))
+_TRANSITION = (
+    update(sessions)
+    .where(sessions.c.id == bindparam("session_id"), sessions.c.version == bindparam("expected_version"))
+    .returning(*sessions.c)
+)
+_COUNT_ACTIVE = select(func.count()).where(
+    sessions.c.account_id == bindparam("account_id"),
+    # The first is what the index of active sessions is by.
+    sessions.c.status != SessionStatus.TERMINATED,
+    sessions.c.status != SessionStatus.STOPPING,
+)
+
+
 class SessionRepository:
     """Sessions, seen through one transaction."""
 
@@ -100,15 +116,11 @@ class SessionRepository:
         Raises InvalidRequestError if the name is no text that a database holds.
         """
         require_storable("name", row.name)
-        await self._connection.execute(insert(sessions).values(asdict(row)))
+        await self._connection.execute(_ADD, vars(row))
 
     async def get(self, session_id: str) -> SessionRow | None:
         """The session, of whichever account: the caller compares `account_id` and `interpreter_id`. None if unknown."""
-        found = (
-            (await self._connection.execute(select(sessions).where(sessions.c.id == session_id)))
-            .mappings()
-            .one_or_none()
-        )
+        found = (await self._connection.execute(_GET, {"session_id": session_id})).mappings().one_or_none()
         return None if found is None else _session(found)
 
     async def transition(self, session_id: str, expected_version: int, **changes: Unpack[SessionChanges]) -> SessionRow:
@@ -116,13 +128,14 @@ class SessionRepository:
 
         Raises StaleRowError, changing nothing, if the session is at another version or gone.
         """
-        statement = (
-            update(sessions)
-            .where(sessions.c.id == session_id, sessions.c.version == expected_version)
-            .values(version=expected_version + 1, updated_at=clock.now(), **changes)
-            .returning(*sessions.c)
-        )
-        changed = (await self._connection.execute(statement)).mappings().one_or_none()
+        values = {
+            "session_id": session_id,
+            "expected_version": expected_version,
+            "version": expected_version + 1,
+            "updated_at": clock.now(),
+            **changes,
+        }
+        changed = (await self._connection.execute(_TRANSITION, values)).mappings().one_or_none()
         if changed is None:
             raise StaleRowError(f"Session {session_id} changed while this request was at work. Try again.")
         return _session(changed)
@@ -164,15 +177,10 @@ class SessionRepository:
 
         The count holds until the transaction ends only under `Transaction.lock_account`.
         """
-        statement = select(func.count()).where(
-            sessions.c.account_id == account_id,
-            # The first is what the index of active sessions is by.
-            sessions.c.status != SessionStatus.TERMINATED,
-            sessions.c.status != SessionStatus.STOPPING,
-        )
+        statement = _COUNT_ACTIVE
         if interpreter_id is not None:
             statement = statement.where(sessions.c.interpreter_id == interpreter_id)
-        return (await self._connection.execute(statement)).scalar_one()
+        return (await self._connection.execute(statement, {"account_id": account_id})).scalar_one()
 
     async def active_on_host(self, host_id: str) -> list[SessionRow]:
         """Every session on the host that is not terminated, oldest first."""

@@ -425,6 +425,9 @@ def main() -> None:
             _renew_randomness()
         elif message["op"] == "warm":
             _warm(shell)
+        elif message["op"] == "rehearse":
+            # Restored memory is slow to touch for the first time: better now than in the first call.
+            run_cell("None", store_history=False)
         streams.flush_all()
         if forked:
             # The user's code forked, and its child came to the end of the code too: it is not the kernel.
