@@ -45,21 +45,21 @@ def _is_one_of(key: str, keys: Iterable[str]) -> bool:
 
 
 _EVERYWHERE = ConditionKeys(
-    ["aws:CurrentTime", "aws:EpochTime", "aws:PrincipalAccount", "aws:PrincipalArn",
-     "aws:RequestedRegion", "aws:ResourceAccount", "aws:SecureTransport", "aws:SourceIp", "aws:UserAgent"]
+    ["aws:CurrentTime", "aws:EpochTime", "aws:PrincipalAccount", "aws:PrincipalArn", "aws:RequestedRegion",
+     "aws:SecureTransport", "aws:SourceIp", "aws:UserAgent"]
 )  # fmt: skip
 
 ROLE = _EVERYWHERE | ConditionKeys(
-    ["aws:PrincipalTag/", "aws:SourceAccount", "aws:SourceArn", "aws:SourceIdentity", "s3:delimiter",
-     "s3:ExistingObjectTag/", "s3:max-keys", "s3:prefix", "s3:RequestObjectTag/", "s3:ResourceAccount", "s3:VersionId",
-     "s3:x-amz-content-sha256", "s3:x-amz-copy-source", "s3:x-amz-metadata-directive",
+    ["aws:PrincipalTag/", "aws:SourceAccount", "aws:SourceArn", "aws:SourceIdentity", "s3:delimiter", "s3:max-keys",
+     "s3:prefix", "s3:RequestObjectTag/", "s3:VersionId", "s3:x-amz-copy-source", "s3:x-amz-metadata-directive",
      "s3:x-amz-server-side-encryption", "s3:x-amz-storage-class"],
     ["s3:RequestObjectTagKeys"],
 )  # fmt: skip
-"""Of an execution role's policies, which the S3 gateway decides."""
+"""Of an execution role's policies: what whoever answers a session's requests to S3 fills in, and no more."""
 
 CALLER = _EVERYWHERE | ConditionKeys(
-    ["aws:RequestTag/", "aws:ResourceTag/", "aws:username", "iam:PassedToService"], ["aws:TagKeys"]
+    ["aws:RequestTag/", "aws:ResourceAccount", "aws:ResourceTag/", "aws:username", "iam:PassedToService"],
+    ["aws:TagKeys"],
 )
 """Of a principal's policies, which are decided for each call."""
 
