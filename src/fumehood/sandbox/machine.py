@@ -81,7 +81,7 @@ def check_cgroups(root: Path) -> Check:
     if (root / "memory").is_dir():
         version, parent = "v1", root / "memory"
     elif "memory" in _words(root / "cgroup.controllers"):
-        version, parent = "v2", root
+        version, parent = "v2: untested on real hardware", root
     else:
         return Check("cgroups", False, f"there is no memory controller in {root}", remedy)
     trial = parent / f"fumehood-trial-{secrets.token_hex(4)}"
