@@ -1,6 +1,7 @@
 """`python -m benchmarks`: run every measure, keep the samples, write the page."""
 
 import asyncio
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +12,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import track
 
-from benchmarks import report, rounds, servers
+from benchmarks import measures, report, rounds, servers
 from fumehood.cli.bench import machine
 from fumehood.cli.bench.samples import Samples
 from fumehood.sandbox.template import catalog
@@ -39,8 +40,17 @@ def run(*, rounds_: Annotated[_Count, Parameter("rounds")] = 20, calls: _Count =
     began, here, samples = datetime.now(UTC), machine.describe(), Samples()
     console = Console()
     template = asyncio.run(catalog.ensure(Settings().template, Settings(), Silent()))
-    with servers.fumehood() as restored, servers.fumehood(warm=False) as cold, servers.stub() as stub:
-        turns = rounds.run_calls(samples, rounds_, calls, restored, stub)
+    with ExitStack() as stack:
+        restored, cold, stub, late = map(
+            stack.enter_context,
+            (
+                servers.fumehood(),
+                servers.fumehood(warm=False),
+                servers.stub(),
+                servers.stub(measures.LATE_SECONDS),
+            ),
+        )
+        turns = rounds.run_calls(samples, rounds_, calls, restored, stub, late)
         for _ in track(turns, "calls", total=rounds_, console=console):
             pass
         turns = rounds.run_starts(samples, rounds_, restored, cold, template.root)

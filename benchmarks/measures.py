@@ -13,6 +13,12 @@ class Measure:
 
 
 FLOOR = Measure("floor", "boto3 `invoke_code_interpreter` against a stub that answers at once")
+LATE_SECONDS = 0.001
+LATE = Measure(
+    "floor.late",
+    "the same against one that answers after 1 ms: what a machine takes for it that lets processors sleep meanwhile",
+    FLOOR.name,
+)
 JUPYTER_CALL = Measure("jupyter.call", "bare Jupyter kernel: `1+1`, round trip")
 CODE = Measure("code", "`executeCode`, `1+1`, round trip", FLOOR.name)
 OTHER_LANGUAGES = {
@@ -25,7 +31,7 @@ OTHER_LANGUAGES = {
 COMMAND = Measure("command", "`executeCommand`, `true`", FLOOR.name)
 WRITE = Measure("write", "`writeFiles`, one file of 13 bytes", FLOOR.name)
 READ = Measure("read", "`readFiles`, the same file", FLOOR.name)
-CALLS = (FLOOR, JUPYTER_CALL, CODE, *OTHER_LANGUAGES.values(), COMMAND, WRITE, READ)
+CALLS = (FLOOR, LATE, JUPYTER_CALL, CODE, *OTHER_LANGUAGES.values(), COMMAND, WRITE, READ)
 
 JUPYTER_START = Measure("jupyter.start", "bare Jupyter kernel: start to the result of `1+1`")
 PANDAS_START = Measure(

@@ -19,16 +19,17 @@ _IMPORT = {"language": "python", "code": "import pandas; pandas.Series([1, 1]).s
 _SECONDS = 60
 
 
-def run_calls(samples: Samples, rounds: int, calls: int, fumehood: Any, stub: Any) -> Iterator[int]:
-    """Round trips in one session; gives the number of each round once it is done."""
+def run_calls(samples: Samples, rounds: int, calls: int, fumehood: Any, stub: Any, late: Any) -> Iterator[int]:
+    """Round trips in one session, beside those to stubs; gives the number of each round once it is done."""
     with session(fumehood) as session_id, jupyter.kernel() as kernel:
 
-        def floor() -> None:
-            expect_text(invoke(stub, session_id, "executeCode", _SUM), "2")
+        def sum_by(client: Any) -> None:
+            expect_text(invoke(client, session_id, "executeCode", _SUM), "2")
 
         turns: list[tuple[Measure, int, Callable[[], None]]] = [
-            (measures.FLOOR, calls, floor),
-            (measures.CODE, calls, lambda: expect_text(invoke(fumehood, session_id, "executeCode", _SUM), "2")),
+            (measures.FLOOR, calls, partial(sum_by, stub)),
+            (measures.CODE, calls, partial(sum_by, fumehood)),
+            (measures.LATE, calls, partial(sum_by, late)),
             (measures.JUPYTER_CALL, calls, lambda: _expect_value(kernel, "1+1", "2")),
             *((measure, calls, _sum_in(fumehood, session_id, *of)) for of, measure in measures.OTHER_LANGUAGES.items()),
             (measures.COMMAND, max(calls // 5, 1), lambda: _command(fumehood, session_id)),

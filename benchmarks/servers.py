@@ -59,9 +59,9 @@ def started(warm: bool = True, settings: Mapping[str, str] | None = None) -> Gen
 
 
 @contextlib.contextmanager
-def stub() -> Generator[Any]:
-    """The stub that answers at once; a boto3 client of it."""
-    with servers.stub() as variables:
+def stub(after_seconds: float = 0.0) -> Generator[Any]:
+    """The stub that answers at once, or after a time; a boto3 client of it."""
+    with servers.stub(after_seconds) as variables:
         yield _client(variables)
 
 

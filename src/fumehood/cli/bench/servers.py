@@ -70,9 +70,10 @@ def started(environment: Mapping[str, str], log: Path) -> "Generator[subprocess.
 
 
 @contextlib.contextmanager
-def stub() -> Generator[Mapping[str, str]]:
-    """The stub that answers at once, in a process of its own; what a client of it needs."""
-    process = subprocess.Popen([sys.executable, "-m", "fumehood.cli.bench.stub"], stdout=subprocess.PIPE, text=True)
+def stub(after_seconds: float = 0.0) -> Generator[Mapping[str, str]]:
+    """The stub that answers at once, or after a time, in a process of its own; what a client of it needs."""
+    command = [sys.executable, "-m", "fumehood.cli.bench.stub", str(after_seconds)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         port = int(process.stdout.readline())

@@ -1,10 +1,12 @@
 """The floor: a server that answers every request at once with one canned `result` event, and does nothing else.
 
-No server that speaks this API can answer a client sooner. `python -m fumehood.cli.bench.stub` prints its port.
+No server that speaks this API can answer a client sooner. `python -m fumehood.cli.bench.stub` prints its port;
+an argument is the seconds after which it answers, doing nothing meanwhile.
 """
 
 import asyncio
 import json
+import sys
 from typing import cast
 
 import uvloop
@@ -33,6 +35,9 @@ _HEAD_END = b"\r\n\r\n"
 class _Connection(asyncio.Protocol):
     """Finds where each request ends, and answers it."""
 
+    def __init__(self, after_seconds: float) -> None:
+        self._after_seconds = after_seconds
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client has come."""
         self._transport = cast(asyncio.Transport, transport)
@@ -44,7 +49,10 @@ class _Connection(asyncio.Protocol):
         head, found, rest = self._received.partition(_HEAD_END)
         if found and len(rest) >= _content_length(head):
             self._received = b""
-            self._transport.write(_ANSWER)
+            if self._after_seconds:
+                asyncio.get_running_loop().call_later(self._after_seconds, self._transport.write, _ANSWER)
+            else:
+                self._transport.write(_ANSWER)
 
 
 def _content_length(head: bytes) -> int:
@@ -55,11 +63,12 @@ def _content_length(head: bytes) -> int:
     return 0
 
 
-async def _serve() -> None:
-    server = await asyncio.get_running_loop().create_server(_Connection, "127.0.0.1", 0)
+async def _serve(after_seconds: float) -> None:
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: _Connection(after_seconds), "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    uvloop.run(_serve())
+    uvloop.run(_serve(float(sys.argv[1]) if len(sys.argv) > 1 else 0.0))
