@@ -2,6 +2,7 @@
 # test         set up what is missing, then run every check and test
 # bench        set up what is missing, then run the benchmarks
 # soak         set up what is missing, then run many sessions for twenty minutes, every answer checked
+# s3           set up what is missing, then copy gigabytes between a sandbox and S3, timed
 # thousand     set up what is missing, then have a thousand sessions live at once, and call each
 # setup        only set up what serving needs
 # constraints  take the versions installed now as those that a clean clone gets
@@ -9,7 +10,7 @@
 # Sandboxes are made by root.
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
 
-.PHONY: serve test bench soak thousand setup setup-tests constraints
+.PHONY: serve test bench soak s3 thousand setup setup-tests constraints
 
 serve: setup
 	$(AS_ROOT) .venv/bin/fumehood serve
@@ -29,6 +30,9 @@ bench: setup-tests
 
 soak: setup-tests
 	$(AS_ROOT) .venv/bin/python -m benchmarks.soak
+
+s3: setup-tests
+	$(AS_ROOT) .venv/bin/python -m benchmarks.s3
 
 thousand: setup-tests
 	$(AS_ROOT) .venv/bin/python -m benchmarks.thousand

@@ -27,10 +27,17 @@ from fumehood.extension.files import FileTransfers
 from fumehood.extension.pool import MemorySummary, PoolState, PoolSummary
 from fumehood.extension.sessions import SessionControls
 from fumehood.extension.templates import TemplateChoices, TemplateSummary
+from fumehood.gateway import inside, session_keys
+from fumehood.gateway.credentials import RealCredentials
+from fumehood.gateway.embedded import EmbeddedS3
+from fumehood.gateway.gateway import Gateway
+from fumehood.gateway.requests import Places, Requests, RoleSession
+from fumehood.gateway.upstream import Place, Upstream, aws
 from fumehood.identity import authorisation, roles
 from fumehood.identity.authorisation import Authorisation, Lookups, PolicyFile
 from fumehood.identity.principals import Principals, make_credentials
 from fumehood.identity.roles import Roles
+from fumehood.ids import interpreter_arn
 from fumehood.interpreters import Interpreters
 from fumehood.quotas import Rates
 from fumehood.sandbox import machine, network
@@ -182,6 +189,20 @@ async def _running(settings: Settings, template: Template) -> AsyncGenerator[Fum
         )
         lifecycle = Lifecycle(database, host, host.remove_image)
         host_id = _host_id(settings.data)
+        embedded = EmbeddedS3(settings.data / "s3")
+        places = Places(Upstream(embedded.place()), Upstream(_place(settings)))
+        requests = Requests(
+            execution_roles.find,
+            RealCredentials(embedded.credentials, settings.s3_region or settings.region),
+            places,
+            session_keys.installation_key(settings.data / "session-key"),
+            settings.region,
+            settings.clock_skew_seconds,
+        )
+        gateway = Gateway(partial(_role_session, lifecycle, settings.region), requests)
+        host.answer(gateway.serve)
+        if settings.s3_embedded:
+            embedded.start()
         await recover(database, host, lifecycle, host_id)
         await host.warm_up(SandboxKind(template.id, default_sizes(settings)))
         templates = Templates(settings, template)
@@ -220,6 +241,8 @@ async def _running(settings: Settings, template: Template) -> AsyncGenerator[Fum
             await hibernation.close()
             await sessions.close()
             await host.close(leave_running=settings.keep_sessions)
+            await places.close()
+            await embedded.close()
     finally:
         await database.close()
 
@@ -354,12 +377,32 @@ def _sandbox_spec(guest: Path, settings: Settings, sandbox_id: str, request: Sta
         sandbox_id=sandbox_id,
         root=catalog.root_of(request.kind.template_id, settings),
         guest=guest,
-        agent_argv=tuple(guest_runtime.guest_argv("fumehood.guest.agent")),
+        agent_argv=(
+            *guest_runtime.guest_argv("fumehood.guest.agent"),
+            *(inside.AGENT_ARGUMENTS if request.kind.has_s3 else ()),
+        ),
         **asdict(request.kind.sizes),
         life_seconds=request.life_seconds,
         start_timeout_seconds=settings.sandbox_start_timeout_seconds,
-        environment=network.WITHOUT,
+        environment={**network.WITHOUT, **(inside.environment(settings.region) if request.kind.has_s3 else {})},
     )
+
+
+def _place(settings: Settings) -> Place:
+    """Where S3 is for roles with credentials of the operator's own."""
+    region = settings.s3_region or settings.region
+    if settings.s3_endpoint_url is None:
+        return aws(region)
+    return Place(settings.s3_endpoint_url.rstrip("/"), region, settings.s3_path_style, settings.s3_ca_bundle)
+
+
+def _role_session(lifecycle: Lifecycle, region: str, sandbox_id: str) -> RoleSession | None:
+    """The session that a sandbox is of, if it has a role."""
+    row = lifecycle.find_by_sandbox(sandbox_id)
+    if row is None or row.execution_role_arn is None:
+        return None
+    arn = interpreter_arn(region, row.account_id, row.interpreter_id)
+    return RoleSession(row.id, row.account_id, str(arn), row.execution_role_arn, row.started_by.rpartition("/")[2])
 
 
 def _host_id(data: Path) -> str:

@@ -86,6 +86,22 @@ class Settings(BaseSettings):
     policies_file: Path | None = Field(
         default=None, description="JSON file of principals' policies; policies.json in the data folder, if not given"
     )
+    s3_endpoint_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^\s/?#@]+/?$",
+        description="where roles with credentials of your own find S3; AWS, if not given",
+    )
+    s3_region: str | None = Field(default=None, description="region of that S3; FUMEHOOD_REGION, if not given")
+    s3_path_style: bool = Field(
+        default=False, description="name buckets in that S3's paths, not its host: for most that are not AWS's"
+    )
+    s3_ca_bundle: Path | None = Field(
+        default=None,
+        description="PEM file of the authorities whose certificate that S3 has; the system's, if not given",
+    )
+    s3_embedded: bool = Field(
+        default=False, description="start fumehood's own S3 with the server, not only when a role first uses it"
+    )
     roles_file: Path | None = Field(
         default=None, description="JSON file of the execution roles; roles.json in the data folder, if not given"
     )

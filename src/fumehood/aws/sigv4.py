@@ -4,7 +4,8 @@ In two steps, so that nothing is read from a caller who cannot be right: `begin`
 signature itself if the payload's hash is in the request's head; `Pending.finish` checks it once the body was hashed.
 
 Source of the algorithm: "Signature Version 4 signing process" in AWS's general reference; of the canonical path
-(encoded again, dot and empty segments removed), which only S3 does otherwise: botocore's `SigV4Auth`.
+(encoded again, dot and empty segments removed), which only S3 does otherwise: botocore's `SigV4Auth`. Of S3's own forms
+(the path encoded once, bodies in signed chunks): the S3 API reference, "Authenticating requests".
 """
 
 import hashlib
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import cached_property, lru_cache
-from urllib.parse import quote_from_bytes
+from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from fumehood.aws.rest_json import parse_query
 from fumehood.aws.wire_errors import (
@@ -32,6 +33,9 @@ TERMINATOR = "aws4_request"
 EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 UNSIGNED_PAYLOAD = "UNSIGNED-PAYLOAD"
 PRESIGNED_EXPIRY_MAX_SECONDS = 7 * 86_400
+SIGNED_CHUNKS = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"
+SIGNED_CHUNKS_TRAILER = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER"
+UNSIGNED_CHUNKS_TRAILER = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
 
 _DATE_FORMAT = "%Y%m%dT%H%M%SZ"
 _DATE = re.compile(r"[0-9]{8}T[0-9]{6}Z")
@@ -48,6 +52,36 @@ _MISMATCH = (
 _UNRECOGNIZED = "The security token included in the request is invalid."
 
 FindKey = Callable[[str], KeyRecord | None]
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """What differs between services in what is signed."""
+
+    service: str
+    canonical_path: Callable[[bytes], str]
+    """The path as it is signed, from the path as it came."""
+    payloads: frozenset[str] = frozenset({UNSIGNED_PAYLOAD})
+    """What may stand in place of the body's hash."""
+    presigned_payload: str | None = None
+    """What stands there in a presigned URL that says nothing."""
+
+
+def _path_again(raw_path: bytes) -> str:
+    return quote_from_bytes(normalise_path(raw_path), safe="/~")
+
+
+def _path_once(raw_path: bytes) -> str:
+    return quote_from_bytes(unquote_to_bytes(raw_path), safe="/-_.~")
+
+
+AGENTCORE = Scheme(SERVICE, _path_again)
+S3 = Scheme(
+    "s3",
+    _path_once,
+    frozenset({UNSIGNED_PAYLOAD, SIGNED_CHUNKS, SIGNED_CHUNKS_TRAILER, UNSIGNED_CHUNKS_TRAILER}),
+    UNSIGNED_PAYLOAD,
+)
 
 
 @dataclass(frozen=True)
@@ -102,6 +136,11 @@ class Pending:
             self.verify(body_sha256)
         return self.principal
 
+    def chunks(self) -> "ChunkSignatures":
+        """The signatures of the chunks that the body comes in, which follow the request's own."""
+        assert self.verified
+        return ChunkSignatures(self._signing_key, self._string_to_sign_head.partition("\n")[2], self._signature)
+
     def verify(self, payload_sha256: str) -> None:
         """Check the signature, given the payload's hash as it was signed.
 
@@ -113,6 +152,30 @@ class Pending:
         expected = hmac.new(self._signing_key, string_to_sign.encode(), hashlib.sha256).hexdigest()
         if not hmac.compare_digest(expected, self._signature):
             raise InvalidSignatureError(_MISMATCH)
+
+
+class ChunkSignatures:
+    """Each chunk's signature covers the one before it, the first one's the request's; so does the trailer's."""
+
+    def __init__(self, signing_key: bytes, date_and_scope: str, seed: str) -> None:
+        self._signing_key = signing_key
+        self._date_and_scope = date_and_scope
+        self._previous = seed
+
+    def check_data(self, data_sha256: str, signature: str) -> None:
+        """Check the next chunk. InvalidSignatureError if its signature does not match."""
+        self._check("PAYLOAD", f"{EMPTY_SHA256}\n{data_sha256}", signature)
+
+    def check_trailer(self, headers: bytes, signature: str) -> None:
+        """Check the trailer, lines `name:value` that each end in a line feed. Errors as of `check_data`."""
+        self._check("TRAILER", hashlib.sha256(headers).hexdigest(), signature)
+
+    def _check(self, what: str, signed: str, signature: str) -> None:
+        text = f"{ALGORITHM}-{what}\n{self._date_and_scope}{self._previous}\n{signed}"
+        expected = hmac.new(self._signing_key, text.encode(), hashlib.sha256).hexdigest()
+        if not hmac.compare_digest(expected.encode(), signature.encode()):
+            raise InvalidSignatureError(_MISMATCH)
+        self._previous = expected
 
 
 @dataclass(frozen=True)
@@ -136,7 +199,14 @@ class _Claim:
     canonical_query: bytes
 
 
-def begin(head: RequestHead, find_key: FindKey, region: str, clock_skew_seconds: int, now: datetime) -> Pending:
+def begin(
+    head: RequestHead,
+    find_key: FindKey,
+    region: str,
+    clock_skew_seconds: int,
+    now: datetime,
+    scheme: Scheme = AGENTCORE,
+) -> Pending:
     """Check everything about a request's signature that needs no body.
 
     Raises:
@@ -146,20 +216,20 @@ def begin(head: RequestHead, find_key: FindKey, region: str, clock_skew_seconds:
         InvalidSignatureError: date, expiry, scope or the set of signed headers is wrong; or the signature is, where it
             can be told without the body.
     """
-    claim = _claim(head)
+    claim = _claim(head, scheme)
     _check_date(claim, clock_skew_seconds, now)
-    _check_scope(claim, region)
+    _check_scope(claim, region, scheme.service)
     _check_signed_headers(claim, head)
     record = _check_key(claim, find_key)
-    scope = f"{claim.scope_date}/{region}/{SERVICE}/{TERMINATOR}"
+    scope = f"{claim.scope_date}/{region}/{scheme.service}/{TERMINATOR}"
     pending = Pending(
         principal=record.principal,
         payload_sha256=claim.payload_sha256,
         verified=claim.payload_sha256 is not None,
-        _signing_key=_signing_key(record.secret_access_key, claim.scope_date, region),
+        _signing_key=_signing_key(record.secret_access_key, claim.scope_date, region, scheme.service),
         _signature=claim.signature,
         _string_to_sign_head=f"{ALGORITHM}\n{claim.date_text}\n{scope}\n",
-        _canonical_request_head=_canonical_request_head(claim, head),
+        _canonical_request_head=_canonical_request_head(claim, head, scheme),
     )
     if claim.payload_sha256 is not None:
         pending.verify(claim.payload_sha256)
@@ -179,7 +249,7 @@ def normalise_path(raw_path: bytes) -> bytes:
     return b"/" + b"/".join(kept) + end
 
 
-def _claim(head: RequestHead) -> _Claim:
+def _claim(head: RequestHead, scheme: Scheme) -> _Claim:
     authorization = head.values("authorization")
     query = parse_query(head.query)
     presigned = any(name in _PRESIGNED_MARKS for name, _ in query)
@@ -188,13 +258,13 @@ def _claim(head: RequestHead) -> _Claim:
             "Sign a request either with an Authorization header or in its URL, not both ways."
         )
     if presigned:
-        return _presigned_claim(head, query)
+        return _presigned_claim(head, query, scheme)
     if not authorization:
         raise MissingAuthenticationError("Missing Authentication Token")
-    return _header_claim(head, _single(authorization, "Authorization"), query)
+    return _header_claim(head, _single(authorization, "Authorization"), query, scheme)
 
 
-def _header_claim(head: RequestHead, authorization: str, query: list[tuple[bytes, bytes]]) -> _Claim:
+def _header_claim(head: RequestHead, authorization: str, query: list[tuple[bytes, bytes]], scheme: Scheme) -> _Claim:
     algorithm, _, rest = authorization.partition(" ")
     _check_algorithm(algorithm)
     parts: dict[str, str] = {}
@@ -214,12 +284,12 @@ def _header_claim(head: RequestHead, authorization: str, query: list[tuple[bytes
         signed_headers=parts["SignedHeaders"],
         signature=parts["Signature"],
         session_token=_optional_header(head, "x-amz-security-token"),
-        payload_sha256=_optional_header(head, "x-amz-content-sha256"),
+        payload_sha256=_payload(_optional_header(head, "x-amz-content-sha256"), scheme),
         canonical_query=_canonical_query(query),
     )
 
 
-def _presigned_claim(head: RequestHead, query: list[tuple[bytes, bytes]]) -> _Claim:
+def _presigned_claim(head: RequestHead, query: list[tuple[bytes, bytes]], scheme: Scheme) -> _Claim:
     def parameter(name: str) -> str:
         value = optional_parameter(name)
         if value is None:
@@ -244,7 +314,9 @@ def _presigned_claim(head: RequestHead, query: list[tuple[bytes, bytes]]) -> _Cl
         signed_headers=parameter("X-Amz-SignedHeaders"),
         signature=parameter("X-Amz-Signature"),
         session_token=optional_parameter("X-Amz-Security-Token"),
-        payload_sha256=hash_header if hash_parameter is None else hash_parameter,
+        payload_sha256=_payload(
+            hash_header if hash_parameter is None else hash_parameter, scheme, scheme.presigned_payload
+        ),
         canonical_query=_canonical_query([pair for pair in query if pair[0] != b"X-Amz-Signature"]),
     )
 
@@ -267,10 +339,6 @@ def _make_claim(
         )
     if not _SHA256.fullmatch(signature):
         raise IncompleteSignatureError("Signature must be 64 hexadecimal digits in lower case.")
-    if payload_sha256 is not None and payload_sha256 != UNSIGNED_PAYLOAD and not _SHA256.fullmatch(payload_sha256):
-        raise IncompleteSignatureError(
-            f"x-amz-content-sha256 must be the body's SHA-256 in lower-case hexadecimal, or {UNSIGNED_PAYLOAD}."
-        )
     return _Claim(
         access_key_id=scope[0],
         scope_date=scope[1],
@@ -286,6 +354,17 @@ def _make_claim(
         payload_sha256=payload_sha256,
         canonical_query=canonical_query,
     )
+
+
+def _payload(given: str | None, scheme: Scheme, default: str | None = None) -> str | None:
+    if given is None:
+        return default
+    if given not in scheme.payloads and not _SHA256.fullmatch(given):
+        others = ", or ".join(sorted(scheme.payloads))
+        raise IncompleteSignatureError(
+            f"x-amz-content-sha256 must be the body's SHA-256 in lower-case hexadecimal, or {others}."
+        )
+    return given
 
 
 def _single(values: Sequence[bytes], name: str) -> str:
@@ -362,11 +441,11 @@ def _check_date(claim: _Claim, clock_skew_seconds: int, now: datetime) -> None:
         )
 
 
-def _check_scope(claim: _Claim, region: str) -> None:
+def _check_scope(claim: _Claim, region: str, service: str) -> None:
     if claim.scope_region != region:
         raise InvalidSignatureError(f"Credential should be scoped to a valid region, this server's: '{region}'.")
-    if claim.scope_service != SERVICE:
-        raise InvalidSignatureError(f"Credential should be scoped to correct service: '{SERVICE}'.")
+    if claim.scope_service != service:
+        raise InvalidSignatureError(f"Credential should be scoped to correct service: '{service}'.")
     if claim.scope_terminator != TERMINATOR:
         raise InvalidSignatureError(f"Credential should be scoped with a valid terminator: '{TERMINATOR}'.")
 
@@ -400,19 +479,19 @@ def _check_key(claim: _Claim, find_key: FindKey) -> KeyRecord:
 # Deriving a key is four hashes, and it changes once a day. Only keys that exist, with a date near now, get this far, so
 # the cache cannot be filled with rubbish. The secret is part of the cache's key: one that was replaced is not found.
 @lru_cache(maxsize=1024)
-def _signing_key(secret_access_key: str, date: str, region: str) -> bytes:
+def _signing_key(secret_access_key: str, date: str, region: str, service: str) -> bytes:
     key = f"AWS4{secret_access_key}".encode()
-    for part in (date, region, SERVICE, TERMINATOR):
+    for part in (date, region, service, TERMINATOR):
         key = hmac.digest(key, part.encode(), "sha256")
     return key
 
 
-def _canonical_request_head(claim: _Claim, head: RequestHead) -> bytes:
+def _canonical_request_head(claim: _Claim, head: RequestHead, scheme: Scheme) -> bytes:
     """The canonical request up to the payload's hash."""
     values = head.by_name
     lines = [
         head.method.encode(),
-        quote_from_bytes(normalise_path(head.raw_path), safe="/~").encode(),
+        scheme.canonical_path(head.raw_path).encode(),
         claim.canonical_query,
         *[name.encode() + b":" + b" ".join(values[name][0].split()) for name in claim.signed_headers],
         b"",

@@ -19,6 +19,7 @@ from fumehood.guest.activity import outside_connections, user_cpu_seconds
 from fumehood.guest.commands import run_command
 from fumehood.guest.file_operations import OPERATIONS
 from fumehood.guest.files import serve_file_operation
+from fumehood.guest.gateway import Gateway
 from fumehood.guest.kernels.process import Kernel
 from fumehood.guest.kernels.runtimes import RUNTIMES
 from fumehood.guest.outputs import NAME, Outputs
@@ -105,6 +106,7 @@ class Agent:
         self._decoder = FrameDecoder()
         self._pipe = HostPipe(self._on_data)
         self._wire = Wire(self._pipe.write, first_id=1, opens=self._on_open)
+        self.gateway = Gateway(self._wire)
         self._kernels: dict[str, Kernel] = {}
         self._turns: dict[str, asyncio.Lock] = {}
         self._lost: dict[str, Shortage] = {}
@@ -238,6 +240,7 @@ class Agent:
 
     async def _renew(self, stream: Stream) -> None:
         """After a restore: nothing random may be what the checkpoint's other clones have."""
+        self.gateway.renew()
         outcomes = [
             (await kernel.call({"op": "renew"}, stream.head["timeout_seconds"]))["outcome"]
             for kernel in self._kernels.values()
@@ -342,7 +345,7 @@ class Agent:
                 # A call that an earlier host made is as much work as a task.
                 "tasks": self._tasks.running + self._repeats.running,
                 "cpu_seconds": user_cpu_seconds(os.getpid()),
-                "connections": outside_connections(),
+                "connections": outside_connections() + self.gateway.connections,
             }
         )
 
@@ -376,10 +379,12 @@ def _unknown_task(task_id: str) -> str:
     )
 
 
-async def _serve(life_seconds: float | None) -> None:
+async def _serve(life_seconds: float | None, s3_port: int | None) -> None:
     reap_children()
     agent = Agent()
     agent.end_after(life_seconds)
+    if s3_port is not None:
+        await agent.gateway.listen(s3_port)
     # What there is now stays: no look for garbage need go through it again.
     gc.freeze()
     await asyncio.Event().wait()
@@ -389,9 +394,10 @@ def main(arguments: list[str]) -> None:
     """Serve the host until the deadline, or until it closes the pipe."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--life-seconds", type=float, help="how long the sandbox lives at most; for ever if not given")
-    life_seconds: float | None = parser.parse_args(arguments).life_seconds
+    parser.add_argument("--s3-port", type=int, help="port on the loopback at which S3 is reached; none if not given")
+    given = parser.parse_args(arguments)
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-    asyncio.run(_serve(life_seconds))
+    asyncio.run(_serve(given.life_seconds, given.s3_port))
 
 
 if __name__ == "__main__":

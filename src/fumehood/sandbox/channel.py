@@ -25,12 +25,14 @@ from fumehood.guest.wire import (
     read_available,
     write_queued,
 )
-from fumehood.sandbox.contract import GuestError, GuestReply, GuestRequest
+from fumehood.sandbox.contract import AnswerGuest, GuestError, GuestReply, GuestRequest
 
 _UNANSWERED_SECONDS = 5.0
 _QUEUED_BYTES_MAX = 64 * 1024 * 1024
 """What may wait to be written: far more than the windows of all calls that a session can have at once."""
 _PIPE_MODE = 0o600
+GUEST_STREAMS_MAX = 64
+"""Streams that a guest may have open at once; each can hold a window of memory."""
 
 
 def make_pipes(folder: Path) -> tuple[int, int]:
@@ -61,7 +63,9 @@ class Channel:
         self._lost: SandboxLostError | None = None
         self._nonce: bytes | None = None
         self._synced = asyncio.Event()
-        self._wire = Wire(self._write, first_id=2, opens=self._refuse)
+        self._serve: AnswerGuest | None = None
+        self._serving = 0
+        self._wire = Wire(self._write, first_id=2, opens=self._opened)
         self._loop.add_reader(self._out, self._on_readable)
 
     async def synchronise(self, timeout_seconds: float) -> None:
@@ -141,8 +145,24 @@ class Channel:
         if self._lost is not None:
             raise SandboxLostError(self._lost.message, self._lost.reason)
 
-    async def _refuse(self, stream: Stream) -> None:
-        stream.reset("unknown", "the host answers no such stream")
+    def answer(self, serve: AnswerGuest) -> None:
+        """As `Sandbox.answer`."""
+        self._serve = serve
+
+    async def _opened(self, stream: Stream) -> None:
+        """Serve a stream that the guest opened."""
+        if self._serve is None:
+            stream.reset("unknown", "the host answers no such stream")
+            return
+        if self._serving >= GUEST_STREAMS_MAX:
+            stream.reset("too-many-streams", f"at most {GUEST_STREAMS_MAX} streams at once")
+            return
+        self._serving += 1
+        try:
+            await self._serve(ChannelStream(self, stream))
+        finally:
+            self._serving -= 1
+            stream.reset("closed", "the host is done with it")
 
     def _on_readable(self) -> None:
         try:
@@ -199,6 +219,11 @@ class ChannelStream:
     def __init__(self, channel: Channel, stream: Stream) -> None:
         self._channel = channel
         self._stream = stream
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """As `GuestStream.asked`."""
+        return self._stream.head
 
     async def send(self, data: bytes | memoryview) -> None:
         """As `GuestStream.send`."""

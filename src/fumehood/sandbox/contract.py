@@ -1,6 +1,6 @@
 """What every engine does, and what the rest of fumehood may know of a sandbox."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -113,7 +113,12 @@ class GuestError(Exception):
 
 
 class GuestStream(Protocol):
-    """A call whose bytes are carried piece by piece, in both directions."""
+    """A call whose bytes are carried piece by piece, in both directions. Either side may be the one that asks."""
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What whoever opened it asks; untrusted, if that is the guest."""
+        ...
 
     async def send(self, data: bytes | memoryview) -> None:
         """Send request bytes; waits for the guest to take them."""
@@ -136,6 +141,10 @@ class GuestStream(Protocol):
         ...
 
 
+AnswerGuest = Callable[[GuestStream], Coroutine[Any, Any, None]]
+"""Serves one stream that a guest opened; what is not over when it returns or raises is abandoned."""
+
+
 class Sandbox(Protocol):
     """One running isolated machine."""
 
@@ -151,6 +160,10 @@ class Sandbox(Protocol):
 
     def open_stream(self, request: GuestRequest) -> GuestStream:
         """Ask the guest, carrying bytes piece by piece. SandboxLostError if the sandbox has ended."""
+        ...
+
+    def answer(self, serve: AnswerGuest) -> None:
+        """Have the streams that the guest opens served from now on; until then they are refused."""
         ...
 
     async def stop(self, reason: EndReason) -> End:

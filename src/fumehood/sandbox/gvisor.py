@@ -16,6 +16,7 @@ from fumehood.sandbox import limits
 from fumehood.sandbox.bundle import make_bundle, read_spec
 from fumehood.sandbox.channel import Channel, make_pipes
 from fumehood.sandbox.contract import (
+    AnswerGuest,
     End,
     EndReason,
     EngineUnavailableError,
@@ -313,6 +314,10 @@ class GvisorSandbox:
     def open_stream(self, request: GuestRequest) -> GuestStream:
         """As `Sandbox.open_stream`."""
         return self._channel.open_stream(request)
+
+    def answer(self, serve: AnswerGuest) -> None:
+        """As `Sandbox.answer`."""
+        self._channel.answer(serve)
 
     async def stop(self, reason: EndReason) -> End:
         """As `Sandbox.stop`."""

@@ -1,10 +1,12 @@
 """The only owner of sandboxes on this machine. Spoken to in messages only: plain values in, plain values out."""
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
+from typing import Any
 
 import structlog
 
@@ -48,6 +50,12 @@ class SandboxKind:
 
     template_id: str
     sizes: Sizes
+    has_s3: bool = False
+    """Whether there is a door to S3 in it."""
+
+
+ServeGuest = Callable[[str, GuestStream], Coroutine[Any, Any, None]]
+"""Serves one stream that the guest of the sandbox of that id opened."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +109,13 @@ class Host:
         self._admission = admission
         self._make_spec = make_spec
         self._sandboxes: dict[str, Sandbox] = {}
+        self._serve: ServeGuest | None = None
         self._pools = Pools[SandboxKind](self._make_for_pool, self._has_room_for_pool, pool_min, pool_max)
         self._closing = False
+
+    def answer(self, serve: ServeGuest) -> None:
+        """Have the streams that guests open served; to be called before there is any sandbox."""
+        self._serve = serve
 
     # Starting
 
@@ -153,8 +166,13 @@ class Host:
         return started
 
     def _started(self, sandbox: Sandbox, started_from: StartedFrom) -> Started:
-        self._sandboxes[sandbox.spec.sandbox_id] = sandbox
+        self._own(sandbox)
         return Started(sandbox.spec.sandbox_id, sandbox.isolation, started_from)
+
+    def _own(self, sandbox: Sandbox) -> None:
+        self._sandboxes[sandbox.spec.sandbox_id] = sandbox
+        if self._serve is not None:
+            sandbox.answer(partial(self._serve, sandbox.spec.sandbox_id))
 
     def _require_open(self) -> None:
         if self._closing:
@@ -200,7 +218,8 @@ class Host:
 
     async def adopt(self, sandbox_id: str) -> Isolation:
         """As `Engine.adopt`; the isolation it has."""
-        sandbox = self._sandboxes[sandbox_id] = await self._engine.adopt(sandbox_id)
+        sandbox = await self._engine.adopt(sandbox_id)
+        self._own(sandbox)
         return sandbox.isolation
 
     async def clean_up(self, sandbox_ids: Collection[str]) -> None:

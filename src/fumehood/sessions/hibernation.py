@@ -277,7 +277,7 @@ class Hibernation:
 
 def kind_of(row: SessionRow) -> SandboxKind:
     """What a session's sandbox is made of."""
-    return SandboxKind(row.template, Sizes(**row.sizes))
+    return SandboxKind(row.template, Sizes(**row.sizes), has_s3=row.execution_role_arn is not None)
 
 
 def _may_leave(live: LiveSession) -> bool:

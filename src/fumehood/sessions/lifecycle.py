@@ -75,6 +75,10 @@ class Lifecycle:
         """The session, if calls can be made in it."""
         return self._live.get(session_id)
 
+    def find_by_sandbox(self, sandbox_id: str) -> SessionRow | None:
+        """The session that the sandbox is of, if calls can be made in it."""
+        return next((live.row for live in self.live if live.row.sandbox_id == sandbox_id and live.ending is None), None)
+
     # Beginning
 
     def start(self, row: SessionRow, bring_up: Callable[[SessionRow], Awaitable[Started]]) -> None:

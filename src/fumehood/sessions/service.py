@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -40,6 +40,14 @@ _NEVER_TWICE = frozenset({"execute", "command", "task.start"})
 _READY_SECONDS = 5.0
 """How long a sandbox of the pool may take to answer before another is taken."""
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a session is started from: an interpreter, and the role that it has."""
+
+    interpreter_id: str
+    execution_role_arn: str | None
 
 
 class _NotReadyError(Exception):
@@ -82,10 +90,11 @@ class Sessions:
         interpreter = await self._interpreters.resolve(account, identifier)
         self._interpreters.require_role(account, interpreter)
         template_id = await self._interpreters.template_of(interpreter)
-        kind = SandboxKind(template_id, replace(default_sizes(self._settings), **interpreter.sizes))
-        row = await self._claim_ready(call, interpreter.id, kind)
+        origin = Origin(interpreter.id, interpreter.execution_role_arn)
+        kind = kind_for(template_id, replace(default_sizes(self._settings), **interpreter.sizes), origin)
+        row = await self._claim_ready(call, origin, kind)
         if row is None:
-            row = await self._claim_start(call, interpreter.id, kind, partial(self._start_sandbox, kind))
+            row = await self._claim_start(call, origin, kind, partial(self._start_sandbox, kind))
         row = await self._started(row)
         return {
             "codeInterpreterIdentifier": row.interpreter_id,
@@ -198,15 +207,15 @@ class Sessions:
     async def start_from(
         self,
         call: Call,
-        interpreter_id: str,
+        origin: Origin,
         kind: SandboxKind,
         bring_up: Callable[[SessionRow], Awaitable[Started]],
     ) -> SessionRow:
         """A new session of the caller's account in the sandbox that `bring_up` makes; the start that `call` repeats."""
         _refuse_unsupported(call.parameters)
         account = call.principal.account_id
-        self._interpreters.require_role(account, await self._interpreters.resolve(account, interpreter_id))
-        return await self._started(await self._claim_start(call, interpreter_id, kind, bring_up))
+        self._interpreters.require_role(account, await self._interpreters.resolve(account, origin.interpreter_id))
+        return await self._started(await self._claim_start(call, origin, kind, bring_up))
 
     async def _started(self, row: SessionRow) -> SessionRow:
         # The start goes on if the client gives up waiting: its retry, with the same token, finds the session.
@@ -215,13 +224,13 @@ class Sessions:
             raise InternalError(f"Session {row.id} could not be started. Start another with a new client token.")
         return row
 
-    async def _claim_ready(self, call: Call, interpreter_id: str, kind: SandboxKind) -> SessionRow | None:
+    async def _claim_ready(self, call: Call, origin: Origin, kind: SandboxKind) -> SessionRow | None:
         """The row of a session in a sandbox of the pool, or of the one that an earlier call started.
 
         None if no sandbox is ready.
         """
         while (ready := self._host.take_ready(kind)) is not None:
-            row = self._new_row(call, new_ulid(), interpreter_id, kind, ready)
+            row = self._new_row(call, new_ulid(), origin, kind, ready)
             # Before its row is there: whoever repeats this call finds the row, and then the session.
             live = self._lifecycle.enter(row)
             try:
@@ -254,13 +263,13 @@ class Sessions:
     async def _claim_start(
         self,
         call: Call,
-        interpreter_id: str,
+        origin: Origin,
         kind: SandboxKind,
         bring_up: Callable[[SessionRow], Awaitable[Started]],
     ) -> SessionRow:
         """The row of a session whose start by `bring_up` this begins, or of the one that an earlier call started."""
         self._host.require_room()
-        row = self._new_row(call, new_ulid(), interpreter_id, kind, None)
+        row = self._new_row(call, new_ulid(), origin, kind, None)
         earlier = await self._add_row(call, row)
         if earlier is None:
             self._lifecycle.start(row, bring_up)
@@ -303,14 +312,14 @@ class Sessions:
         return row
 
     def _new_row(
-        self, call: Call, session_id: str, interpreter_id: str, kind: SandboxKind, ready: Started | None
+        self, call: Call, session_id: str, origin: Origin, kind: SandboxKind, ready: Started | None
     ) -> SessionRow:
         timeout = call.parameters.get("sessionTimeoutSeconds", self._settings.session_timeout_seconds)
         now = clock.now()
         return SessionRow(
             id=session_id,
             account_id=call.principal.account_id,
-            interpreter_id=interpreter_id,
+            interpreter_id=origin.interpreter_id,
             name=call.parameters.get("name"),
             status=SessionStatus.STARTING if ready is None else SessionStatus.READY,
             version=1,
@@ -324,6 +333,7 @@ class Sessions:
             sandbox_id=None if ready is None else ready.sandbox_id,
             sizes=asdict(kind.sizes),
             started_from=None if ready is None else ready.started_from,
+            execution_role_arn=origin.execution_role_arn,
         )
 
     # Finding
@@ -423,6 +433,11 @@ def _require_living(live: LiveSession) -> None:
 def _life_of(row: SessionRow) -> float:
     """How many seconds the session has left; 0 if none."""
     return max((row.deadline_at - clock.now()).total_seconds(), 0.0)
+
+
+def kind_for(template_id: str, sizes: Sizes, origin: Origin) -> SandboxKind:
+    """What a session's sandbox is to be made of."""
+    return SandboxKind(template_id, sizes, has_s3=origin.execution_role_arn is not None)
 
 
 def default_sizes(settings: Settings) -> Sizes:

@@ -15,10 +15,10 @@ from fumehood.calls import Call
 from fumehood.errors import ConflictError, ImageError, InternalError, NotFoundError, QuotaExceededError
 from fumehood.ids import new_ulid
 from fumehood.sandbox.contract import Sizes
-from fumehood.sandbox.host import Host, SandboxKind, SavedImage, Started, StartSandbox
+from fumehood.sandbox.host import Host, SavedImage, Started, StartSandbox
 from fumehood.sessions.hibernation import Hibernation
 from fumehood.sessions.lifecycle import LiveSession
-from fumehood.sessions.service import Sessions
+from fumehood.sessions.service import Origin, Sessions, kind_for
 from fumehood.settings import Settings
 from fumehood.store.database import Database
 from fumehood.store.sessions import SessionRow
@@ -96,14 +96,14 @@ class Snapshots:
     async def start(self, call: Call) -> dict[str, Any]:
         """A new session that starts from a snapshot."""
         snapshot = await self._find(call)
-        row = await self._start(call, snapshot.interpreter_id, snapshot.template, snapshot.sizes, snapshot.image_id)
+        row = await self._start(call, _origin(snapshot), snapshot.template, snapshot.sizes, snapshot.image_id)
         return _started(row) | {"snapshotId": snapshot.id}
 
     async def fork(self, call: Call) -> dict[str, Any]:
         """A new session that starts from another's state as it is now; the other one goes on."""
         parent, saved = await self._save(call, self._settings.sandbox_start_timeout_seconds * 10)
         try:
-            row = await self._start(call, parent.interpreter_id, parent.template, parent.sizes, saved.image_id)
+            row = await self._start(call, _origin(parent), parent.template, parent.sizes, saved.image_id)
         finally:
             await asyncio.shield(self._host.remove_image(saved.image_id))
         return _started(row) | {"forkedFrom": parent.id}
@@ -131,9 +131,9 @@ class Snapshots:
                 raise ConflictError(error.message) from error
 
     async def _start(
-        self, call: Call, interpreter_id: str, template_id: str, sizes: dict[str, int], image_id: str
+        self, call: Call, origin: Origin, template_id: str, sizes: dict[str, int], image_id: str
     ) -> SessionRow:
-        kind = SandboxKind(template_id, Sizes(**sizes))
+        kind = kind_for(template_id, Sizes(**sizes), origin)
 
         async def bring_up(row: SessionRow) -> Started:
             life_seconds = (row.deadline_at - clock.now()).total_seconds()
@@ -143,7 +143,7 @@ class Snapshots:
             except ImageError as error:
                 raise ConflictError(f"The state cannot be started from: {error.message}") from error
 
-        return await self._sessions.start_from(call, interpreter_id, kind, bring_up)
+        return await self._sessions.start_from(call, origin, kind, bring_up)
 
     async def _find(self, call: Call) -> SnapshotRow:
         account, snapshot_id = call.principal.account_id, call.parameters["snapshotId"]
@@ -176,7 +176,12 @@ class Snapshots:
             created_by=call.principal.arn,
             certificates=row.certificates,
             filesystem_configurations=row.filesystem_configurations,
+            execution_role_arn=row.execution_role_arn,
         )
+
+
+def _origin(row: SessionRow | SnapshotRow) -> Origin:
+    return Origin(row.interpreter_id, row.execution_role_arn)
 
 
 def _sandbox_of(live: LiveSession) -> str:

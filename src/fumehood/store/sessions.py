@@ -68,6 +68,7 @@ class SessionRow:
     cpu_seconds: float = 0.0
     """What its sandboxes before the present one used, all of them once it is terminated."""
     memory_peak_bytes: int = 0
+    execution_role_arn: str | None = None
 
 
 class SessionChanges(TypedDict, total=False):

@@ -35,6 +35,7 @@ class SnapshotRow:
     """ARN of the principal that made it."""
     certificates: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     filesystem_configurations: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    execution_role_arn: str | None = None
 
 
 class SnapshotRepository:

@@ -87,6 +87,7 @@ sessions = Table(
     Column("certificates", JSON, nullable=False),
     Column("filesystem_configurations", JSON, nullable=False),
     Column("started_by", Text, nullable=False),
+    Column("execution_role_arn", Text),
     Column("sizes", JSON),
     Column("started_from", String(16)),
     Column("image_id", String(26)),
@@ -118,6 +119,7 @@ snapshots = Table(
     Column("created_at", UtcTimestamp, nullable=False),
     Column("expires_at", UtcTimestamp, nullable=False),
     Column("created_by", Text, nullable=False),
+    Column("execution_role_arn", Text),
 )
 Index("ix_snapshots_listing", snapshots.c.account_id, snapshots.c.created_at, snapshots.c.id)
 Index("ix_snapshots_expiry", snapshots.c.expires_at)
