@@ -10,6 +10,7 @@ import structlog
 
 from fumehood.errors import SandboxLostError, ThrottledError
 from fumehood.ids import new_ulid
+from fumehood.network.policy import SANDBOX, Network
 from fumehood.sandbox.admission import RELIEVE_FROM, Admission, Budget
 from fumehood.sandbox.contract import (
     End,
@@ -20,6 +21,7 @@ from fumehood.sandbox.contract import (
     GuestRequest,
     GuestStream,
     Isolation,
+    NoNetworkError,
     Sandbox,
     SandboxSpec,
     Sizes,
@@ -47,6 +49,7 @@ class SandboxKind:
 
     template_id: str
     sizes: Sizes
+    network: Network = SANDBOX
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ class PoolState:
 
     template_id: str
     sizes: Sizes
+    network: Network
     ready: int
     wanted: int
     hits: int
@@ -135,6 +139,8 @@ class Host:
         if image is not None:
             try:
                 return await self._engine.restore(spec, image), StartedFrom.RESTORE
+            except NoNetworkError:
+                raise
             except (SandboxLostError, GuestError, TimeoutError) as error:
                 log.error("a warm checkpoint could not be restored; starting cold", image=str(image), error=str(error))
                 spec = self._make_spec(new_ulid(), request)
@@ -159,6 +165,10 @@ class Host:
         if self._closing:
             raise SandboxLostError("the server is shutting down", EndReason.HOST_LOST)
 
+    async def check_network(self, network: Network) -> None:
+        """As `Engine.check_network`."""
+        await self._engine.check_network(network)
+
     # The pool
 
     async def _make_for_pool(self, kind: SandboxKind) -> Sandbox:
@@ -181,7 +191,7 @@ class Host:
     def pools(self) -> list[PoolState]:
         """The pools as they are now."""
         return [
-            PoolState(kind.template_id, kind.sizes, ready, wanted, figures.hits, figures.misses)
+            PoolState(kind.template_id, kind.sizes, kind.network, ready, wanted, figures.hits, figures.misses)
             for kind, ready, wanted, figures in self._pools.describe()
         ]
 

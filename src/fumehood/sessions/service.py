@@ -77,7 +77,9 @@ class Sessions:
         account, identifier = call.principal.account_id, call.parameters["codeInterpreterIdentifier"]
         interpreter = await self._interpreters.resolve(account, identifier)
         template_id = await self._interpreters.template_of(interpreter)
-        kind = SandboxKind(template_id, replace(default_sizes(self._settings), **interpreter.sizes))
+        await self._interpreters.require_network(account, interpreter)
+        sizes = replace(default_sizes(self._settings), **interpreter.sizes)
+        kind = SandboxKind(template_id, sizes, interpreter.network)
         row = await self._claim_ready(call, interpreter.id, kind)
         if row is None:
             row = await self._claim_start(call, interpreter.id, kind, partial(self._start_sandbox, kind))
