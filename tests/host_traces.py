@@ -1,5 +1,6 @@
 """What sandboxes leave on this machine: processes, mounts, control groups, loop devices and files."""
 
+import hashlib
 import os
 import subprocess
 from collections.abc import Iterable
@@ -19,8 +20,31 @@ def traces(data: Path, sandbox_ids: Iterable[str] = ()) -> set[str]:
         *_mounts(data),
         *_groups({*sandbox_ids, *_folders(data)}),
         *_loop_devices(data),
+        *network_traces(data),
         *(f"folder {name}" for name in _folders(data)),
     }
+
+
+def network_traces(data: Path) -> set[str]:
+    """Links, tables of rules and the sentinel of the data folder's networks, in any namespace that has a name.
+
+    Namespaces of slots have none: while one lives, so does its link.
+    """
+    key = hashlib.sha256(os.fsencode((data / "network").resolve())).hexdigest()[:6]
+    named = Path("/run/netns")
+    inside = [(), *(("ip", "netns", "exec", path.name) for path in named.glob("*"))]
+    found: set[str] = set()
+    for where in inside:
+        links = _output(*where, "ip", "-oneline", "link")
+        tables = _output(*where, "nft", "list", "tables")
+        found |= {f"link {line}" for line in links.splitlines() if f"fh{key}-" in line}
+        found |= {f"rules {line}" for line in tables.splitlines() if f"fumehood_{key}" in line}
+    return found
+
+
+def _output(*command: str) -> str:
+    # A namespace of another test may go away meanwhile.
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
 
 def _folders(data: Path) -> set[str]:
@@ -31,7 +55,7 @@ def _folders(data: Path) -> set[str]:
 def sandbox_processes(data: Path) -> dict[int, str]:
     """Processes of sandboxes and of their keepers: pid → command line."""
     found: dict[int, str] = {}
-    wanted = [str(data / name).encode() for name in ("sandboxes", "runsc", "ended")]
+    wanted = [str(data / name).encode() for name in ("sandboxes", "runsc", "ended", "network")]
     for folder in Path("/proc").iterdir():
         if not folder.name.isdigit():
             continue

@@ -5,7 +5,7 @@ import pwd
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +21,13 @@ class PostgresqlServer:
 
     folder: Path
     user: str | None
+    listen: str = ""
+    """The address it listens on, besides its socket."""
 
     def start(self) -> None:
         """Have it run; returns when connections are taken."""
-        options = f"-c listen_addresses= -c unix_socket_directories='{self.folder}' -c fsync=off -c max_connections=200"
+        places = f"-c listen_addresses={self.listen} -c unix_socket_directories='{self.folder}'"
+        options = f"{places} -c fsync=off -c max_connections=200"
         log = self.folder / "log"
         # --wait: returns when connections are taken, or fails after --timeout.
         waiting = ("--wait", f"--timeout={_START_SECONDS}")
@@ -64,15 +67,23 @@ class PostgresqlServer:
 
 
 @contextmanager
-def running_postgresql() -> Iterator[PostgresqlServer]:
-    """A server for as long as the block lasts. Needs Debian's `postgresql` package (only its programs)."""
+def running_postgresql(
+    listen: str = "", within: Callable[[Callable[[], None]], None] = lambda start: start()
+) -> Iterator[PostgresqlServer]:
+    """A server for as long as the block lasts. Needs Debian's `postgresql` package (only its programs).
+
+    It listens on the address `listen` too, for everybody; `within` calls what starts it, where it is to run.
+    """
     with tempfile.TemporaryDirectory(prefix="fumehood-postgresql-") as folder:
         data, user = Path(folder) / "data", _server_user()
         if user is not None:
             shutil.chown(folder, user)
         _run(user, "initdb", "--pgdata", data, "--username=postgres", "--auth=trust", "--no-sync", "--encoding=UTF8")
-        server = PostgresqlServer(Path(folder), user)
-        server.start()
+        if listen:
+            with (data / "pg_hba.conf").open("a") as file:
+                file.write("host all all 0.0.0.0/0 trust\n")
+        server = PostgresqlServer(Path(folder), user, listen)
+        within(server.start)
         try:
             yield server
         finally:

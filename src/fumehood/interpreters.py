@@ -3,7 +3,7 @@
 A code interpreter is what sessions are started from. One is built in, `aws.codeinterpreter.v1`; it belongs to everybody
 and cannot be changed. All others are custom: an account's own. The tag `fumehood:template` names the template that an
 interpreter's sessions start from; the tag `fumehood:images-as-links` says in which form their pictures come; those of
-`SIZE_TAGS` choose how large their sandboxes are.
+`SIZE_TAGS` choose how large their sandboxes are; `fumehood:allow` what alone they reach in mode PUBLIC.
 """
 
 import re
@@ -26,6 +26,7 @@ from fumehood.errors import (
 from fumehood.identity.roles import Roles
 from fumehood.identity.trust import SERVICE
 from fumehood.ids import SYSTEM_INTERPRETER_ID, interpreter_arn, new_interpreter_id, parse_interpreter_arn
+from fumehood.network.policy import Mode, Network, RuleError, parse_rules
 from fumehood.settings import Settings
 from fumehood.sizes import SIZE_TAGS, allowed_sizes, chosen_sizes
 from fumehood.store.client_tokens import LIFETIME as CLIENT_TOKEN_LIFETIME
@@ -41,14 +42,15 @@ TEMPLATE_TAG = "fumehood:template"
 """The tag whose value is the name of a template."""
 IMAGES_TAG = "fumehood:images-as-links"
 """The tag whose value, `true` or `false`, takes the place of FUMEHOOD_IMAGES_AS_LINKS in an interpreter's sessions."""
-_OWN_TAGS = (TEMPLATE_TAG, IMAGES_TAG, *sorted(SIZE_TAGS))
+ALLOW_TAG = "fumehood:allow"
+"""The tag whose value says, in rules with spaces between, all that an interpreter's sandboxes reach in PUBLIC."""
+_OWN_TAGS = (TEMPLATE_TAG, IMAGES_TAG, ALLOW_TAG, *sorted(SIZE_TAGS))
 FindTemplate = Callable[[str | None], Awaitable[str]]
 """The id of the template of that name, or of the default. TemplateUnavailableError if nothing can start from it."""
-
-"""Other keys that begin with `fumehood:` are refused."""
+FindNetworkProblem = Callable[[str, Network], Awaitable[FieldProblem | None]]
+"""What keeps an account's sandboxes from having a network; None if nothing does."""
 _BOOLEANS = {"true": True, "false": False}
 _CUSTOM_ID = re.compile(r"[a-zA-Z][a-zA-Z0-9_]{0,47}-[a-zA-Z0-9]{10}")
-_SANDBOX = "SANDBOX"
 _SHOWN_CHARACTERS = 256
 """How much of an identifier, which may be of any length, a message repeats."""
 _UNSUPPORTED = {
@@ -64,7 +66,7 @@ class Interpreter:
     id: str
     arn: str
     name: str
-    network_mode: str
+    network: Network
     execution_role_arn: str | None
     template: str | None
     """The name of the template it chooses; None for the server's default."""
@@ -75,9 +77,17 @@ class Interpreter:
 class Interpreters:
     """The control plane's operations. Each takes a call with valid parameters and gives the answer's members."""
 
-    def __init__(self, database: Database, find_template: FindTemplate, roles: Roles, settings: Settings) -> None:
+    def __init__(
+        self,
+        database: Database,
+        find_template: FindTemplate,
+        find_network_problem: FindNetworkProblem,
+        roles: Roles,
+        settings: Settings,
+    ) -> None:
         self._database = database
         self._find_template = find_template
+        self._find_network_problem = find_network_problem
         self._roles = roles
         self._settings = settings
 
@@ -90,6 +100,7 @@ class Interpreters:
         parameters, account = call.parameters, call.principal.account_id
         _refuse_unsupported(parameters)
         tags = await self._checked_tags(parameters.get("tags", {}))
+        await self._check_network(account, parameters["networkConfiguration"], tags)
         moment = clock.now()
         row = InterpreterRow(
             id=new_interpreter_id(parameters["name"]),
@@ -179,7 +190,9 @@ class Interpreters:
         given = await self._checked_tags(call.parameters["tags"])
         async with self._database.writing() as transaction:
             await transaction.lock_account(call.principal.account_id)
-            await _add_tags(transaction, await self._find_tagged(transaction, call), given)
+            row = await self._find_tagged(transaction, call)
+            _require_public(row.network_configuration, given)
+            await _add_tags(transaction, row, given)
         return {}
 
     async def untag(self, call: Call) -> dict[str, Any]:
@@ -250,6 +263,16 @@ class Interpreters:
         except NotFoundError:
             return None
 
+    async def network_of(self, account_id: str, interpreter_id: str) -> Network:
+        """The network that sandboxes of the interpreter have now. NotFoundError."""
+        return (await self.resolve(account_id, interpreter_id)).network
+
+    async def require_network(self, account_id: str, interpreter: Interpreter) -> None:
+        """ConflictError, which says what would help, if this machine cannot give the interpreter's sandboxes theirs."""
+        problem = await self._find_network_problem(account_id, interpreter.network)
+        if problem is not None:
+            raise ConflictError(f"Code interpreter {interpreter.id} can start no session: {problem.message}")
+
     async def images_as_links(self, account_id: str, interpreter_id: str) -> bool:
         """Whether pictures of the interpreter's sessions come as links now: as its tag says, else as the server does.
 
@@ -295,7 +318,7 @@ class Interpreters:
             row.id,
             self._arn(account_id, row.id),
             row.name,
-            row.network_configuration["networkMode"],
+            _network(row.network_configuration, row.tags),
             row.execution_role_arn,
             row.tags.get(TEMPLATE_TAG),
             allowed_sizes(row.tags, self._settings),
@@ -310,7 +333,7 @@ class Interpreters:
             status=InterpreterStatus.READY,
             created_at=self._database.created_at,
             updated_at=self._database.created_at,
-            network_configuration={"networkMode": _SANDBOX},
+            network_configuration={"networkMode": Mode.SANDBOX.value},
             description="AWS built-in code interpreter for secure code execution",
         )
 
@@ -341,10 +364,18 @@ class Interpreters:
                 )
         if IMAGES_TAG in tags and tags[IMAGES_TAG] not in _BOOLEANS:
             raise InvalidRequestError.of_field("tags", f"{IMAGES_TAG} must be {' or '.join(_BOOLEANS)}")
+        if ALLOW_TAG in tags:
+            _allowed(tags[ALLOW_TAG])
         chosen_sizes(tags, self._settings)
         if TEMPLATE_TAG in tags:
             await self._check_template("tags", tags[TEMPLATE_TAG])
         return tags
+
+    async def _check_network(self, account_id: str, configuration: Mapping[str, Any], tags: Mapping[str, str]) -> None:
+        _require_public(configuration, tags)
+        problem = await self._find_network_problem(account_id, _network(configuration, tags))
+        if problem is not None:
+            raise InvalidRequestError.of_field(problem.name, problem.message)
 
     async def _check_template(self, field: str, name: str) -> None:
         try:
@@ -423,19 +454,42 @@ async def _first_answer(transaction: Transaction, account_id: str, interpreter_i
     return row
 
 
+def _network(configuration: Mapping[str, Any], tags: Mapping[str, str]) -> Network:
+    vpc = configuration.get("vpcConfig", {})
+    return Network(
+        mode=Mode(configuration["networkMode"]),
+        allow=tuple(tags.get(ALLOW_TAG, "").split()),
+        subnets=tuple(vpc.get("subnets", ())),
+        security_groups=tuple(vpc.get("securityGroups", ())),
+    )
+
+
+def _allowed(value: str) -> None:
+    try:
+        rules = parse_rules(value.split())
+    except RuleError as error:
+        raise InvalidRequestError.of_field("tags", f"{ALLOW_TAG}: {error}") from error
+    if not rules:
+        raise InvalidRequestError.of_field("tags", f"{ALLOW_TAG} must name what may be reached, such as pypi.org:443")
+
+
+def _require_public(configuration: Mapping[str, Any], tags: Mapping[str, str]) -> None:
+    """A tag that allows something where nothing is reached, or groups say what is, would be an empty promise."""
+    if ALLOW_TAG in tags and configuration["networkMode"] != Mode.PUBLIC:
+        raise InvalidRequestError.of_field("tags", f"{ALLOW_TAG} goes only with networkMode {Mode.PUBLIC}")
+
+
 def _refuse_unsupported(parameters: Mapping[str, Any]) -> None:
     """Raise InvalidRequestError naming every parameter that would otherwise promise what no sandbox keeps."""
     network = parameters["networkConfiguration"]
     problems: list[FieldProblem] = []
-    if network["networkMode"] != _SANDBOX:
-        problems.append(
-            FieldProblem(
-                "networkConfiguration.networkMode",
-                f"must be {_SANDBOX}: this version of fumehood has no {network['networkMode']} network",
-            )
-        )
-    elif "vpcConfig" in network:
-        problems.append(FieldProblem("networkConfiguration.vpcConfig", "goes only with networkMode VPC"))
+    has_vpc = "vpcConfig" in network
+    if has_vpc != (network["networkMode"] == Mode.VPC):
+        must = "goes only with networkMode VPC" if has_vpc else "is needed with networkMode VPC"
+        problems.append(FieldProblem("networkConfiguration.vpcConfig", must))
+    elif has_vpc and network["vpcConfig"].get("requireServiceS3Endpoint"):
+        name = "networkConfiguration.vpcConfig.requireServiceS3Endpoint"
+        problems.append(FieldProblem(name, "must be left out: this version of fumehood makes no S3 endpoint"))
     problems += [
         FieldProblem(name, f"must be left out: this version of fumehood {lack}")
         for name, lack in _UNSUPPORTED.items()

@@ -20,7 +20,7 @@ from fumehood.aws.body import Receive
 from fumehood.aws.endpoint import Endpoint, Operation, Scope, Send
 from fumehood.aws.http_protocol import BoundedHttpProtocol
 from fumehood.calls import Call, CallRecord
-from fumehood.errors import ConfigurationError
+from fumehood.errors import ConfigurationError, FieldProblem
 from fumehood.extension import openapi
 from fumehood.extension.api import Api, Route
 from fumehood.extension.files import FileTransfers
@@ -39,10 +39,14 @@ from fumehood.identity.principals import Principals, make_credentials
 from fumehood.identity.roles import Roles
 from fumehood.ids import interpreter_arn
 from fumehood.interpreters import Interpreters
+from fumehood.network import environment
+from fumehood.network.networks import Networks, networks_of
+from fumehood.network.policy import Mode, Network
+from fumehood.network.uplink import NetworkUnavailableError
 from fumehood.quotas import Rates
-from fumehood.sandbox import machine, network
+from fumehood.sandbox import machine
 from fumehood.sandbox.admission import Admission
-from fumehood.sandbox.contract import Isolation, SandboxSpec
+from fumehood.sandbox.contract import Isolation, NoNetworkError, SandboxSpec
 from fumehood.sandbox.gvisor import Gvisor
 from fumehood.sandbox.host import Host, SandboxKind, StartSandbox
 from fumehood.sandbox.images.store import ImageStore
@@ -164,7 +168,8 @@ def _only_server(data: Path) -> Generator[None]:
 @asynccontextmanager
 async def _running(settings: Settings, template: Template) -> AsyncGenerator[Fumehood]:
     memory_bytes = settings.memory_bytes or machine.memory_for_sandboxes()
-    engine = Gvisor(settings.runsc, settings.data, memory_bytes)
+    networks = networks_of(settings, settings.data / "network")
+    engine = Gvisor(settings.runsc, settings.data, memory_bytes, networks)
     isolation = await engine.probe()
     make_credentials(settings.data / "credentials", settings.account_id)
     principals = Principals.load(settings.data / "credentials")
@@ -206,8 +211,11 @@ async def _running(settings: Settings, template: Template) -> AsyncGenerator[Fum
         await recover(database, host, lifecycle, host_id)
         await host.warm_up(SandboxKind(template.id, default_sizes(settings)))
         templates = Templates(settings, template)
-        interpreters = Interpreters(database, partial(_template_id, templates), execution_roles, settings)
-        hibernation = Hibernation(database, host, lifecycle, settings)
+        check_network = partial(_network_problem, host, networks)
+        interpreters = Interpreters(
+            database, partial(_template_id, templates), check_network, execution_roles, settings
+        )
+        hibernation = Hibernation(database, host, lifecycle, interpreters.network_of, settings)
         sessions = Sessions(database, interpreters, host, lifecycle, hibernation, host_id, settings)
         lookups = Lookups(
             interpreters.tags_of,
@@ -223,7 +231,7 @@ async def _running(settings: Settings, template: Template) -> AsyncGenerator[Fum
         choices = TemplateChoices(
             partial(_template_summaries, templates), interpreters.get_template, interpreters.set_template
         )
-        snapshots = Snapshots(database, host, host_id, sessions, hibernation, settings)
+        snapshots = Snapshots(database, host, host_id, sessions, hibernation, interpreters.network_of, settings)
         controls = SessionControls(Control(sessions, host, hibernation, isolation), snapshots)
         pool = PoolState(partial(_pool_summaries, host), partial(_memory_summary, host))
         extension = Api(endpoint, authorise, extension_routes(files, choices, controls, pool))
@@ -243,6 +251,7 @@ async def _running(settings: Settings, template: Template) -> AsyncGenerator[Fum
             await host.close(leave_running=settings.keep_sessions)
             await places.close()
             await embedded.close()
+            await networks.close(leave_running=settings.keep_sessions)
     finally:
         await database.close()
 
@@ -322,6 +331,23 @@ async def _template_id(templates: Templates, name: str | None) -> str:
     return (await templates.find(name)).id
 
 
+async def _network_problem(host: Host, networks: Networks, account_id: str, network: Network) -> FieldProblem | None:
+    """What keeps an account's sandboxes from having a network; None if nothing does."""
+    try:
+        if network.mode is Mode.VPC:
+            unusable = await networks.find_unusable(account_id, network)
+            if unusable:
+                name = "subnets" if unusable[0].startswith("subnet-") else "securityGroups"
+                return FieldProblem(
+                    f"networkConfiguration.vpcConfig.{name}",
+                    f"{', '.join(unusable)}: not declared on this server for account {account_id}",
+                )
+        await host.check_network(network)
+    except (NoNetworkError, NetworkUnavailableError) as error:
+        return FieldProblem("networkConfiguration.networkMode", f"{network.mode} cannot be had on this server: {error}")
+    return None
+
+
 async def _template_summaries(templates: Templates) -> list[TemplateSummary]:
     return [
         TemplateSummary(
@@ -358,6 +384,7 @@ def _pool_summaries(host: Host) -> list[PoolSummary]:
     return [
         PoolSummary(
             template=pool.template_id,
+            network=pool.network.mode,
             **asdict(pool.sizes),
             ready=pool.ready,
             wanted=pool.wanted,
@@ -373,6 +400,7 @@ def _memory_summary(host: Host) -> MemorySummary:
 
 
 def _sandbox_spec(guest: Path, settings: Settings, sandbox_id: str, request: StartSandbox) -> SandboxSpec:
+    network = request.kind.network
     return SandboxSpec(
         sandbox_id=sandbox_id,
         root=catalog.root_of(request.kind.template_id, settings),
@@ -384,7 +412,12 @@ def _sandbox_spec(guest: Path, settings: Settings, sandbox_id: str, request: Sta
         **asdict(request.kind.sizes),
         life_seconds=request.life_seconds,
         start_timeout_seconds=settings.sandbox_start_timeout_seconds,
-        environment={**network.WITHOUT, **(inside.environment(settings.region) if request.kind.has_s3 else {})},
+        environment={
+            **environment.variables(network.mode),
+            **(inside.environment(settings.region) if request.kind.has_s3 else {}),
+        },
+        network=network,
+        resolv_conf=None if network.mode is Mode.SANDBOX else environment.write_resolv_conf(settings.data / "network"),
     )
 
 

@@ -211,6 +211,31 @@ class Settings(BaseSettings):
     health_check_seconds: float = Field(
         default=30.0, gt=0, description="how often each sandbox is asked whether it still answers"
     )
+    uplink_namespace: str | None = Field(
+        default=None,
+        description="network namespace (`ip netns`) through which PUBLIC reaches the internet, not this one's",
+    )
+    uplink_interface: str | None = Field(
+        default=None, description="the only interface by which PUBLIC leaves; without it as routes lead"
+    )
+    uplink_range: str | None = Field(
+        default=None,
+        description="IPv4 range for links to sandboxes with a network, two addresses each; without it a free one of "
+        "100.64.0.0/10",
+    )
+    public_allow: str = Field(
+        default="",
+        description="what PUBLIC reaches though it is forbidden: 10.1.2.3:8080 mirror.example .internal.example:443",
+    )
+    resolvers: str = Field(
+        default="", description="addresses of the resolvers that PUBLIC asks; without any those of /etc/resolv.conf"
+    )
+    networks_file: Path | None = Field(
+        default=None, description="TOML file with the subnets and security groups of mode VPC"
+    )
+    network_slots: int = Field(
+        default=2, ge=0, description="networks for sandboxes that are ready, once one was asked for"
+    )
     runsc: str = Field(default="runsc", description="the gVisor runtime to use")
 
     @cached_property

@@ -14,6 +14,7 @@ from fumehood.calls import Call, Plane, Principal
 from fumehood.errors import (
     AccessDeniedError,
     ConflictError,
+    FieldProblem,
     InvalidRequestError,
     NotFoundError,
     QuotaExceededError,
@@ -24,6 +25,7 @@ from fumehood.identity.roles import Roles
 from fumehood.identity.trust import SERVICE
 from fumehood.ids import SYSTEM_INTERPRETER_ID, new_ulid
 from fumehood.interpreters import IMAGES_TAG, TEMPLATE_TAG, Interpreters
+from fumehood.network.policy import Mode, Network
 from fumehood.settings import Settings
 from fumehood.store.client_tokens import LIFETIME as CLIENT_TOKEN_LIFETIME
 from fumehood.store.database import Database
@@ -32,7 +34,8 @@ from fumehood.store.tables import interpreters as interpreters_table
 
 ACCOUNT, OTHER_ACCOUNT = "000000000000", "111111111111"
 SYSTEM_ARN = f"arn:aws:bedrock-agentcore:us-east-1:aws:code-interpreter/{SYSTEM_INTERPRETER_ID}"
-SANDBOX = {"networkMode": "SANDBOX"}
+SANDBOX: dict[str, Any] = {"networkMode": "SANDBOX"}
+VPC = {"subnets": ["subnet-known000"], "securityGroups": ["sg-known000"]}
 TOKEN = "6f2c1a7e-93b1-4a3e-b0de-4a6a3c0d5b11"
 
 
@@ -84,7 +87,14 @@ def interpreters(database: Database, templates: dict[str, str], roles: Path) -> 
             raise TemplateUnavailableError(f"there is no template {wanted!r}. There is {', '.join(templates)}.")
         return templates[wanted]
 
-    return Interpreters(database, find, Roles.load(roles, required=True), Settings(interpreters_max=5, template="base"))
+    async def network_problem(_: str, network: Network) -> FieldProblem | None:
+        if network.mode is Mode.VPC and "subnet-known000" not in network.subnets:
+            return FieldProblem("networkConfiguration.vpcConfig.subnets", f"{network.subnets[0]}: not declared")
+        return None
+
+    return Interpreters(
+        database, find, network_problem, Roles.load(roles, required=True), Settings(interpreters_max=5, template="base")
+    )
 
 
 def call(operation: str, account: str = ACCOUNT, **parameters: Any) -> Call:
@@ -198,9 +208,20 @@ async def test_simultaneous_requests_do_not_pass_the_quota(interpreters: Interpr
 @pytest.mark.parametrize(
     ("parameters", "field"),
     [
-        ({"networkConfiguration": {"networkMode": "PUBLIC"}}, "networkConfiguration.networkMode"),
-        ({"networkConfiguration": {"networkMode": "VPC", "vpcConfig": {}}}, "networkConfiguration.networkMode"),
-        ({"networkConfiguration": {"networkMode": "SANDBOX", "vpcConfig": {}}}, "networkConfiguration.vpcConfig"),
+        ({"networkConfiguration": {"networkMode": "VPC"}}, "networkConfiguration.vpcConfig"),
+        ({"networkConfiguration": {"networkMode": "SANDBOX", "vpcConfig": VPC}}, "networkConfiguration.vpcConfig"),
+        ({"networkConfiguration": {"networkMode": "PUBLIC", "vpcConfig": VPC}}, "networkConfiguration.vpcConfig"),
+        (
+            {"networkConfiguration": {"networkMode": "VPC", "vpcConfig": VPC | {"subnets": ["subnet-strange0"]}}},
+            "networkConfiguration.vpcConfig.subnets",
+        ),
+        (
+            {"networkConfiguration": {"networkMode": "VPC", "vpcConfig": VPC | {"requireServiceS3Endpoint": True}}},
+            "networkConfiguration.vpcConfig.requireServiceS3Endpoint",
+        ),
+        ({"tags": {"fumehood:allow": "pypi.org"}}, "tags"),
+        ({"networkConfiguration": {"networkMode": "PUBLIC"}, "tags": {"fumehood:allow": " "}}, "tags"),
+        ({"networkConfiguration": {"networkMode": "PUBLIC"}, "tags": {"fumehood:allow": "http://pypi.org"}}, "tags"),
         ({"certificates": [{"location": {}}]}, "certificates"),
         ({"filesystemConfigurations": [{"efsConfiguration": {}}]}, "filesystemConfigurations"),
         ({"description": "a\0b"}, "description"),
@@ -223,11 +244,34 @@ async def test_every_unsupported_parameter_is_named_at_once(interpreters: Interp
         await create(
             interpreters,
             "mine",
-            networkConfiguration={"networkMode": "PUBLIC"},
+            networkConfiguration={"networkMode": "VPC"},
             certificates=[{"location": {}}],
         )
-    assert field_names(refused) == ["networkConfiguration.networkMode", "certificates"]
-    assert "must be SANDBOX" in refused.value.message
+    assert field_names(refused) == ["networkConfiguration.vpcConfig", "certificates"]
+    assert "is needed with networkMode VPC" in refused.value.message
+
+
+async def test_each_network_mode_is_kept_as_it_was_given(interpreters: Interpreters) -> None:
+    for mode in ({"networkMode": "PUBLIC"}, {"networkMode": "VPC", "vpcConfig": VPC}, SANDBOX):
+        made = await create(interpreters, f"mine_{mode['networkMode']}", networkConfiguration=mode)
+        got = await interpreters.get(call("GetCodeInterpreter", codeInterpreterId=made["codeInterpreterId"]))
+        assert got["networkConfiguration"] == mode
+        network = await interpreters.network_of(ACCOUNT, made["codeInterpreterId"])
+        assert network.mode == mode["networkMode"]
+        assert network.subnets == tuple(mode.get("vpcConfig", {}).get("subnets", ()))
+
+
+async def test_the_tag_that_allows_counts_for_sandboxes_that_start_afterwards(interpreters: Interpreters) -> None:
+    made = await create(interpreters, "mine", networkConfiguration={"networkMode": "PUBLIC"})
+    arn, identifier = made["codeInterpreterArn"], made["codeInterpreterId"]
+    assert (await interpreters.network_of(ACCOUNT, identifier)).allow == ()
+    await interpreters.tag(call("TagResource", resourceArn=arn, tags={"fumehood:allow": "pypi.org .example.com:443"}))
+    assert (await interpreters.network_of(ACCOUNT, identifier)).allow == ("pypi.org", ".example.com:443")
+    other = await create(interpreters, "other", networkConfiguration=SANDBOX)
+    with pytest.raises(InvalidRequestError, match="only with networkMode PUBLIC"):
+        await interpreters.tag(
+            call("TagResource", resourceArn=other["codeInterpreterArn"], tags={"fumehood:allow": "pypi.org"})
+        )
 
 
 async def test_a_role_of_the_account_that_trusts_the_interpreter_is_taken_and_shown(interpreters: Interpreters) -> None:
@@ -340,7 +384,7 @@ async def test_an_interpreter_is_found_by_id_and_by_its_own_arn(interpreters: In
         made["codeInterpreterArn"].replace("code-interpreter-custom", "code-interpreter"),
     ):
         found = await interpreters.resolve(ACCOUNT, identifier)
-        assert (found.id, found.arn, found.name, found.network_mode) == (
+        assert (found.id, found.arn, found.name, found.network.mode) == (
             made["codeInterpreterId"],
             made["codeInterpreterArn"],
             "mine",

@@ -10,11 +10,18 @@ from fumehood.settings import Settings
 
 def doctor() -> None:
     """Check that this machine can run sandboxes: one line for each thing, exit code 1 if any is not well."""
-    checks = asyncio.run(machine.check(Settings()))
+    checks = asyncio.run(_checks(Settings()))
     for line in doctor_lines(checks):
         print(line)
     if not all(check.ok for check in checks):
         raise SystemExit(1)
+
+
+async def _checks(settings: Settings) -> list[Check]:
+    checks = await machine.check(settings)
+    if all(check.ok for check in checks if check.is_essential):
+        checks.append(await machine.check_network(settings))
+    return checks
 
 
 def doctor_lines(checks: Iterable[Check]) -> list[str]:

@@ -14,6 +14,8 @@ class PoolSummary:
 
     template: str
     """The name and key of the template, in one."""
+    network: str
+    """The network mode."""
     cpus: int
     memory_bytes: int
     disk_bytes: int
@@ -57,6 +59,7 @@ class PoolState:
 def _described(pool: PoolSummary) -> dict[str, Any]:
     return {
         "template": pool.template,
+        "networkMode": pool.network,
         "sizes": {
             "cpus": pool.cpus,
             "memoryBytes": pool.memory_bytes,

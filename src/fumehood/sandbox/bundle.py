@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from fumehood.network.policy import Mode, network_from
 from fumehood.sandbox.contract import SandboxSpec
 
 HOSTNAME = "sandbox"
@@ -28,7 +29,10 @@ def read_spec(folder: Path) -> SandboxSpec:
     try:
         values = json.loads((folder / _SPEC).read_text())
         paths = {name: Path(values[name]) for name in ("root", "guest")}
-        return SandboxSpec(**(values | paths | {"agent_argv": tuple(values["agent_argv"])}))
+        if values["resolv_conf"] is not None:
+            paths["resolv_conf"] = Path(values["resolv_conf"])
+        network = network_from(values["network"])
+        return SandboxSpec(**(values | paths | {"agent_argv": tuple(values["agent_argv"]), "network": network}))
     except (TypeError, KeyError) as error:
         raise ValueError(f"{folder / _SPEC} is of another version") from error
 
@@ -54,7 +58,7 @@ def oci_config(spec: SandboxSpec, cgroup: str, life_seconds: float | None) -> di
         },
         "mounts": _mounts(spec),
         "linux": {
-            "namespaces": [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "network")],
+            "namespaces": [*({"type": kind} for kind in ("pid", "ipc", "uts", "mount")), _network_namespace(spec)],
             "cgroupsPath": f"/{cgroup}",
             "resources": {
                 "memory": {"limit": spec.memory_bytes},
@@ -62,6 +66,13 @@ def oci_config(spec: SandboxSpec, cgroup: str, life_seconds: float | None) -> di
             },
         },
     }
+
+
+def _network_namespace(spec: SandboxSpec) -> dict[str, str]:
+    """A new one, or the one that runsc is started in."""
+    if spec.network.mode is Mode.SANDBOX:
+        return {"type": "network"}
+    return {"type": "network", "path": "/proc/self/ns/net"}
 
 
 def _mounts(spec: SandboxSpec) -> list[dict[str, Any]]:
@@ -82,4 +93,12 @@ def _mounts(spec: SandboxSpec) -> list[dict[str, Any]]:
             "source": str(spec.guest),
             "options": ["bind", "ro", "nosuid", "nodev"],
         },
+        *_resolv_conf(spec),
     ]
+
+
+def _resolv_conf(spec: SandboxSpec) -> list[dict[str, Any]]:
+    if spec.resolv_conf is None:
+        return []
+    options = ["bind", "ro", "nosuid", "nodev", "noexec"]
+    return [{"destination": "/etc/resolv.conf", "type": "bind", "source": str(spec.resolv_conf), "options": options}]

@@ -6,6 +6,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
+from fumehood.errors import SandboxLostError
+from fumehood.network.policy import SANDBOX, Network
+
 
 class EndReason(StrEnum):
     """Why a sandbox ended."""
@@ -52,6 +55,9 @@ class SandboxSpec:
     start_timeout_seconds: float
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
     """What user code finds in its environment besides the usual. No secret: all code inside can read it."""
+    network: Network = SANDBOX
+    resolv_conf: Path | None = None
+    """What is /etc/resolv.conf in a sandbox with a network."""
 
 
 @dataclass(frozen=True)
@@ -225,6 +231,10 @@ class Engine(Protocol):
         """
         ...
 
+    async def check_network(self, network: Network) -> None:
+        """NoNetworkError, with what mends it, if no sandbox can have that network on this machine now."""
+        ...
+
     def left_behind(self) -> list[str]:
         """The ids of sandboxes of an earlier server that may still be there, whole or in part."""
         ...
@@ -243,6 +253,10 @@ class Engine(Protocol):
     async def close(self) -> None:
         """Let go of what the engine itself holds on this machine. No sandbox may run any more."""
         ...
+
+
+class NoNetworkError(SandboxLostError):
+    """This machine cannot give a sandbox the network that it is to have; the message says what mends it."""
 
 
 class EngineUnavailableError(Exception):

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,10 @@ import structlog
 
 from fumehood import clock
 from fumehood.errors import SandboxLostError
+from fumehood.network import slots
+from fumehood.network.networks import Attached, Networks
+from fumehood.network.policy import SANDBOX, Mode, Network
+from fumehood.network.uplink import NetworkUnavailableError
 from fumehood.sandbox import limits
 from fumehood.sandbox.bundle import make_bundle, read_spec
 from fumehood.sandbox.channel import Channel, make_pipes
@@ -25,10 +30,12 @@ from fumehood.sandbox.contract import (
     GuestRequest,
     GuestStream,
     Isolation,
+    NoNetworkError,
     SandboxSpec,
     Usage,
 )
-from fumehood.sandbox.keeper import Keeper
+from fumehood.sandbox.keeper import Keeper, KeptNetwork
+from fumehood.sandbox.network_trial import Mask, needed_mask
 from fumehood.settings import GIB, MIB
 
 PLATFORM = "systrap"
@@ -47,8 +54,13 @@ log = structlog.get_logger()
 class Gvisor:
     """An `Engine`. All its files are below `folder`: bundles, runsc's own state, and how sandboxes ended."""
 
-    def __init__(self, runsc: str, folder: Path, memory_bytes: int | None = None) -> None:
-        """All its sandboxes together get `memory_bytes` at most; None: as much as there is."""
+    def __init__(
+        self, runsc: str, folder: Path, memory_bytes: int | None = None, networks: Networks | None = None
+    ) -> None:
+        """All its sandboxes together get `memory_bytes` at most; None: as much as there is.
+
+        `networks` gives them their network; None: there is only SANDBOX.
+        """
         self._runsc = runsc
         self._memory_bytes = memory_bytes
         self._parent_group = limits.parent_of(folder)
@@ -59,6 +71,9 @@ class Gvisor:
         self._isolation: Isolation | None = None
         self._is_limited = False
         self._disk_lock = asyncio.Lock()
+        self._networks = networks
+        self._mask: Mask | None = None
+        self._trial_lock = asyncio.Lock()
 
     async def probe(self) -> Isolation:
         """As `Engine.probe`."""
@@ -66,6 +81,18 @@ class Gvisor:
         await self._run_true()
         self._isolation = Isolation("gVisor", version, PLATFORM, "none")
         return self._isolation
+
+    async def check_network(self, network: Network) -> None:
+        """As `Engine.check_network`."""
+        if network.mode is Mode.SANDBOX:
+            return
+        if self._networks is None:
+            raise NoNetworkError("this server gives sandboxes no network", EndReason.START_FAILED)
+        try:
+            await self._networks.check(network)
+            await self._network_mask()
+        except NetworkUnavailableError as error:
+            raise NoNetworkError(str(error), EndReason.START_FAILED) from None
 
     async def start(self, spec: SandboxSpec) -> "GvisorSandbox":
         """As `Engine.start`."""
@@ -103,15 +130,22 @@ class Gvisor:
             raise SandboxLostError(end.detail or "the sandbox ended while no server ran", end.reason)
         try:
             spec = await asyncio.to_thread(read_spec, folder)
-            sandbox = GvisorSandbox(self, spec, isolation, folder, keeper, self._ended / sandbox_id)
-        except (OSError, ValueError) as error:
+            network = await self._adopt_network(spec, folder, keeper)
+        except (OSError, ValueError, NetworkUnavailableError) as error:
             raise SandboxLostError(f"the sandbox cannot be taken over: {error}", EndReason.HOST_LOST) from error
+        sandbox = GvisorSandbox(self, spec, isolation, folder, keeper, self._ended / sandbox_id, network)
         try:
             await sandbox.get_ready()
         except BaseException:
             await asyncio.shield(sandbox.stop(EndReason.HOST_LOST))
             raise
         return sandbox
+
+    async def _adopt_network(self, spec: SandboxSpec, folder: Path, keeper: Keeper) -> Attached | None:
+        link = await asyncio.to_thread(slots.read, folder)
+        if link is None or self._networks is None:
+            return None
+        return await self._networks.adopt(spec.network, link, keeper.pid)
 
     async def clean_up(self, sandbox_id: str) -> None:
         """As `Engine.clean_up`."""
@@ -146,13 +180,14 @@ class Gvisor:
         """The control group of a sandbox."""
         return limits.cgroup_of(sandbox_id, self._parent_group)
 
-    def flags(self, overlay: str) -> list[str]:
+    def flags(self, overlay: str, network: Network = SANDBOX) -> list[str]:
         """The runsc command and its global flags."""
         return [
             self._runsc,
             f"--root={self._state}",
             f"--platform={PLATFORM}",
-            "--network=none",
+            # A checkpoint resets what is connected to outside; else there could be none while anything is.
+            *(("--network=none",) if network.mode is Mode.SANDBOX else ("--network=sandbox", "--net-disconnect-ok")),
             "--host-uds=none",
             f"--overlay2={overlay}",
         ]
@@ -198,13 +233,15 @@ class Gvisor:
         isolation = await self._prepare()
         disk = await self._disk_image(spec.disk_bytes)
         folder = self._sandboxes / spec.sandbox_id
+        network = await self._attach(spec)
         try:
             await asyncio.to_thread(make_bundle, folder, spec, self.group_of(spec.sandbox_id), life_seconds)
-            keeper = await self._start_keeper(spec, folder, disk, subcommand)
+            keeper = await self._start_keeper(spec, folder, disk, subcommand, network)
         except BaseException:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            await self.detach(network)
             raise
-        sandbox = GvisorSandbox(self, spec, isolation, folder, keeper, self._ended / spec.sandbox_id)
+        sandbox = GvisorSandbox(self, spec, isolation, folder, keeper, self._ended / spec.sandbox_id, network)
         try:
             await sandbox.get_ready()
         except BaseException:
@@ -212,20 +249,55 @@ class Gvisor:
             raise
         return sandbox
 
-    async def _start_keeper(self, spec: SandboxSpec, folder: Path, disk: Path, subcommand: list[str]) -> Keeper:
+    async def _attach(self, spec: SandboxSpec) -> Attached | None:
+        """The sandbox's network, its rules in force, before anything of it runs. NoNetworkError."""
+        if spec.network.mode is Mode.SANDBOX:
+            return None
+        await self.check_network(spec.network)
+        assert self._networks is not None
+        try:
+            return await self._networks.attach(spec.network)
+        except NetworkUnavailableError as error:
+            raise NoNetworkError(str(error), EndReason.START_FAILED) from None
+
+    async def detach(self, network: Attached | None) -> None:
+        """Take away what is left of an ended sandbox's network."""
+        if network is not None and self._networks is not None:
+            await asyncio.shield(self._networks.detach(network))
+
+    async def _network_mask(self) -> Mask:
+        """As `network_trial.needed_mask`, tried once."""
+        async with self._trial_lock:
+            if self._mask is None:
+                self._mask = await needed_mask(self._runsc, PLATFORM)
+            return self._mask
+
+    async def _start_keeper(
+        self, spec: SandboxSpec, folder: Path, disk: Path, subcommand: list[str], network: Attached | None
+    ) -> Keeper:
         self._ended.mkdir(mode=0o700, parents=True, exist_ok=True)
+        kept, described = None, "none"
+        if network is not None and self._networks is not None:
+            slot = network.slot
+            assert slot.inner is not None
+            await asyncio.to_thread(slots.write, folder, slot.link)
+            kept = KeptNetwork(slot.outer, slot.inner, self._networks.lock)
+            described = f"{slot.inner},{kept.lock},{await self._network_mask()}"
         arguments = (
             *(str(self._ended / spec.sandbox_id), str(disk), self.group_of(spec.sandbox_id), str(spec.memory_bytes)),
-            *(spec.sandbox_id, self._runsc, str(self._state)),
-            *self.flags(f"root:dir={folder / 'disk'}"),
+            *(spec.sandbox_id, self._runsc, str(self._state), described),
+            *self.flags(f"root:dir={folder / 'disk'}", spec.network),
             *(*subcommand, "--bundle", str(folder), spec.sandbox_id),
         )
         pipes = make_pipes(folder)
         try:
-            return await Keeper.start(folder, spec.life_seconds, arguments, pipes)
+            keeper = await Keeper.start(folder, spec.life_seconds, arguments, pipes, kept)
         finally:
             for descriptor in pipes:
                 os.close(descriptor)
+        if network is not None:
+            network.slot.close_inner()
+        return keeper
 
     async def _disk_image(self, size_bytes: int) -> Path:
         """An empty file system of that size, made once and copied sparsely for each sandbox: a few milliseconds."""
@@ -279,9 +351,11 @@ class GvisorSandbox:
         folder: Path,
         keeper: Keeper,
         report: Path,
+        network: Attached | None,
     ) -> None:
         self.spec = spec
-        self.isolation = isolation
+        self.isolation = replace(isolation, network=str(spec.network))
+        self._network = network
         self._engine = engine
         self._folder = folder
         self._keeper = keeper
@@ -403,6 +477,7 @@ class GvisorSandbox:
             said = report.partition("\nlog:\n")[2]
             log.error("a sandbox failed", sandbox_id=self.spec.sandbox_id, reason=end.reason, runsc=said)
         self._channel.lose(SandboxLostError(end.detail or f"the sandbox has ended: {end.reason}", end.reason))
+        await self._engine.detach(self._network)
         # Nothing is left then, unless the keeper was killed itself.
         await self._engine.clean_up(self.spec.sandbox_id)
         return end

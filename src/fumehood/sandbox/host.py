@@ -12,6 +12,7 @@ import structlog
 
 from fumehood.errors import SandboxLostError, ThrottledError
 from fumehood.ids import new_ulid
+from fumehood.network.policy import SANDBOX, Network
 from fumehood.sandbox.admission import RELIEVE_FROM, Admission, Budget
 from fumehood.sandbox.contract import (
     End,
@@ -22,6 +23,7 @@ from fumehood.sandbox.contract import (
     GuestRequest,
     GuestStream,
     Isolation,
+    NoNetworkError,
     Sandbox,
     SandboxSpec,
     Sizes,
@@ -52,6 +54,7 @@ class SandboxKind:
     sizes: Sizes
     has_s3: bool = False
     """Whether there is a door to S3 in it."""
+    network: Network = SANDBOX
 
 
 ServeGuest = Callable[[str, GuestStream], Coroutine[Any, Any, None]]
@@ -81,6 +84,7 @@ class PoolState:
 
     template_id: str
     sizes: Sizes
+    network: Network
     ready: int
     wanted: int
     hits: int
@@ -149,6 +153,8 @@ class Host:
         if image is not None:
             try:
                 return await self._engine.restore(spec, image), StartedFrom.RESTORE
+            except NoNetworkError:
+                raise
             except (SandboxLostError, GuestError, TimeoutError) as error:
                 log.error("a warm checkpoint could not be restored; starting cold", image=str(image), error=str(error))
                 spec = self._make_spec(new_ulid(), request)
@@ -178,6 +184,10 @@ class Host:
         if self._closing:
             raise SandboxLostError("the server is shutting down", EndReason.HOST_LOST)
 
+    async def check_network(self, network: Network) -> None:
+        """As `Engine.check_network`."""
+        await self._engine.check_network(network)
+
     # The pool
 
     async def _make_for_pool(self, kind: SandboxKind) -> Sandbox:
@@ -202,7 +212,7 @@ class Host:
     def pools(self) -> list[PoolState]:
         """The pools as they are now."""
         return [
-            PoolState(kind.template_id, kind.sizes, ready, wanted, figures.hits, figures.misses)
+            PoolState(kind.template_id, kind.sizes, kind.network, ready, wanted, figures.hits, figures.misses)
             for kind, ready, wanted, figures in self._pools.describe()
         ]
 

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Self
@@ -15,6 +16,17 @@ GRACE_SECONDS = 30
 """How much longer than it should a sandbox may live whose agent does not end it."""
 _PR_SET_CHILD_SUBREAPER = 36
 _prctl = ctypes.CDLL(None).prctl
+
+
+@dataclass(frozen=True)
+class KeptNetwork:
+    """Descriptors of what the keeper of a sandbox with a network holds, and so what ends with it."""
+
+    outer: int
+    """The namespace that it runs in."""
+    inner: int
+    """The one that it starts the sandbox in."""
+    lock: int
 
 
 class Keeper:
@@ -26,17 +38,26 @@ class Keeper:
         self._folder = folder
 
     @classmethod
-    async def start(cls, folder: Path, life_seconds: float, arguments: tuple[str, ...], pipes: tuple[int, int]) -> Self:
+    async def start(
+        cls,
+        folder: Path,
+        life_seconds: float,
+        arguments: tuple[str, ...],
+        pipes: tuple[int, int],
+        network: KeptNetwork | None = None,
+    ) -> Self:
         """Start one for the sandbox in `folder`; `arguments` are those of supervise.sh after the folder."""
         _write_deadline(folder, life_seconds)
         script = resources.files("fumehood.sandbox").joinpath("supervise.sh")
+        inside = () if network is None else ("nsenter", f"--net=/proc/self/fd/{network.outer}", "--")
         process = await asyncio.create_subprocess_exec(
-            *("unshare", "--mount", "--propagation", "private", "bash", str(script), str(folder), *arguments),
+            *(*inside, "unshare", "--mount", "--propagation", "private", "bash", str(script), str(folder), *arguments),
             stdin=pipes[0],
             stdout=pipes[1],
             stderr=asyncio.subprocess.DEVNULL,
             start_new_session=True,
             preexec_fn=_adopt_orphans,
+            pass_fds=() if network is None else (network.outer, network.inner, network.lock),
         )
 
         async def wait() -> None:

@@ -9,8 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fumehood.network.networks import networks_of
+from fumehood.network.policy import Mode, Network
+from fumehood.network.uplink import NetworkUnavailableError
 from fumehood.sandbox.contract import EngineUnavailableError
-from fumehood.sandbox.gvisor import Gvisor
+from fumehood.sandbox.gvisor import PLATFORM, Gvisor
+from fumehood.sandbox.network_trial import Mask, needed_mask
 from fumehood.sandbox.template import catalog, guest_runtime
 from fumehood.sandbox.template.errors import TemplateError
 from fumehood.settings import GIB, MIB, Settings
@@ -130,6 +134,23 @@ async def check_sandbox_disk() -> Check:
     if problem is not None:
         return Check("sandbox disk", False, f"an ext4 image cannot be mounted: {problem}", "modprobe loop")
     return Check("sandbox disk", True, "an ext4 image can be made and mounted")
+
+
+async def check_network(settings: Settings) -> Check:
+    """Whether a sandbox can have a network, of modes PUBLIC and VPC: one is made for a trial, and taken away again."""
+    folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="fumehood-trial-"))
+    networks = networks_of(settings, folder)
+    public = Network(Mode.PUBLIC)
+    try:
+        await networks.detach(await networks.attach(public))
+        mask = await needed_mask(settings.runsc, PLATFORM)
+    except NetworkUnavailableError as error:
+        return Check("network", False, f"no PUBLIC or VPC: {error}", _SETUP, is_essential=False)
+    finally:
+        await networks.close(leave_running=False)
+        await asyncio.to_thread(shutil.rmtree, folder)
+    way = "" if mask is Mask.NO else ", with a folder of /proc kept from runsc"
+    return Check("network", True, f"a slot with its rules can be made, and gVisor uses one{way}", is_essential=False)
 
 
 def check_free_disk(settings: Settings) -> Check:

@@ -2,14 +2,18 @@
 # Keeps one sandbox: gives it its disk, runs it, and takes away all that is left of it when it has ended, whether or
 # not a server still watches. Runs in a mount namespace of its own, so that its mount ends with it however it ends.
 #
-#   supervise.sh FOLDER ENDED DISK_IMAGE CGROUP MEMORY_BYTES ID RUNSC STATE COMMAND [ARGUMENT...]
+#   supervise.sh FOLDER ENDED DISK_IMAGE CGROUP MEMORY_BYTES ID RUNSC STATE NETWORK COMMAND [ARGUMENT...]
+#
+# NETWORK is `none`, or `SIDE,LOCK,MASK`: descriptors of the network namespace that the sandbox is started in and of a
+# lock that is held as long as this keeper lives, and whether runsc must not see the folder `net/core` of /proc/sys. This
+# keeper runs in the namespace between that one and the machine: what is in either ends with them both.
 #
 # FOLDER is the sandbox's own, STATE runsc's, COMMAND what runs it. FOLDER/deadline has the second, counted as
 # `date +%s` does, at which a sandbox is killed whose agent has not ended it; when it becomes an earlier one send SIGUSR1.
 # ENDED is the file that says how it ended: "status=N", counters of its control groups, a line "log:", the end of what runsc said.
 set -u
-folder=$1 ended=$2 image=$3 cgroup=$4 memory=$5 id=$6 runsc=$7 state=$8
-shift 8
+folder=$1 ended=$2 image=$3 cgroup=$4 memory=$5 id=$6 runsc=$7 state=$8 network=$9
+shift 9
 groups=/sys/fs/cgroup
 # The status with which the agent ends a sandbox at its deadline.
 at_deadline=75
@@ -45,6 +49,29 @@ finish() {
     exit "$1"
 }
 
+# Becomes the sandbox's command, in its network.
+command_in_network() {
+    local side lock mask
+    [ "$network" = none ] && exec "$@"
+    IFS=, read -r side lock mask <<<"$network"
+    exec {lock}<&-
+    # shellcheck disable=SC2016 # for the shell in there
+    exec nsenter --net="/proc/self/fd/$side" bash -c \
+        'side=$1; exec {side}<&-; [ "$2" = no ] || mount -t tmpfs none /proc/sys/net/core || exit 125; shift 2; exec "$@"' \
+        bash "$side" "$mask" "$@"
+}
+
+# What may outlive this keeper holds nothing of the network.
+without_network() {
+    local side lock mask
+    if [ "$network" != none ]; then
+        IFS=, read -r side lock mask <<<"$network"
+        exec {side}<&- {lock}<&-
+        exec unshare --net "$@"
+    fi
+    exec "$@"
+}
+
 echo "$$" >"$folder/keeper.pid"
 : >>"$folder/runsc.log"
 cp --sparse=always "$image" "$folder/disk.img" 2>>"$folder/runsc.log" || finish 125
@@ -64,7 +91,7 @@ fi
 # Its 22nd field, when this process began, tells it from a later one of its number.
 read -r -a self </proc/$$/stat
 trap 'changed=yes' USR1
-"$@" <&0 2>>"$folder/runsc.log" &
+command_in_network "$@" <&0 2>>"$folder/runsc.log" &
 child=$!
 # The sandbox alone holds its pipes: what is left of them is what tells that it has ended.
 exec </dev/null >/dev/null
@@ -77,7 +104,7 @@ while kill -0 "$child" 2>/dev/null; do
         finish "$at_deadline"
     fi
     # A group of its own, so that both its processes can be ended at once. It looks whom it wakes: it may outlive us.
-    setsid sh -c 'sleep "$1"; [ "$(cut -d " " -f 22 "/proc/$2/stat")" = "$3" ] && kill -USR1 "$2"' \
+    without_network setsid sh -c 'sleep "$1"; [ "$(cut -d " " -f 22 "/proc/$2/stat")" = "$3" ] && kill -USR1 "$2"' \
         sh "$left" "$$" "${self[21]}" 2>/dev/null &
     timer=$!
     # Not `wait -n` for either, nor `wait` for the timer: bash loses the end of one that ends at the moment of a signal or

@@ -21,6 +21,7 @@ import structlog
 from fumehood import clock
 from fumehood.errors import SandboxLostError
 from fumehood.ids import new_ulid
+from fumehood.network.policy import network_kind
 from fumehood.sandbox.contract import EndReason, Engine, GuestError, GuestRequest, Isolation, SandboxSpec
 
 _WARM_SECONDS = 120.0
@@ -96,8 +97,9 @@ def image_key(spec: SandboxSpec, isolation: Isolation) -> str:
     """A key that changes with everything an image depends on: engine, root, guest, sizes, and the processor."""
     made_of = asdict(spec) | asdict(isolation) | {"format": _FORMAT, "processor": processor()}
     made_of |= {"root": spec.root.resolve(), "guest": spec.guest.resolve()}
-    for name in ("sandbox_id", "life_seconds", "start_timeout_seconds"):
+    for name in ("sandbox_id", "life_seconds", "start_timeout_seconds", "resolv_conf"):
         del made_of[name]
+    made_of["network"] = network_kind(spec.network)
     return hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 

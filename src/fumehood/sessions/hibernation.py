@@ -5,7 +5,7 @@ that use the processor, connections to outside. Each but the first is a setting.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
@@ -13,6 +13,7 @@ import structlog
 
 from fumehood import clock
 from fumehood.errors import FumehoodError, ImageError, InternalError, SandboxLostError
+from fumehood.network.policy import Network
 from fumehood.sandbox.admission import RELIEVE_FROM
 from fumehood.sandbox.contract import EndReason, GuestError, GuestRequest, Sizes, Usage
 from fumehood.sandbox.host import Host, SandboxKind, SavedImage, Started, StartSandbox
@@ -31,6 +32,10 @@ _END_LARGEST_FROM = 0.97
 """Share of the memory budget beyond which the largest session is ended, so that the kernel does not choose."""
 _FAILURES = (FumehoodError, GuestError, TimeoutError, OSError, RuntimeError)
 log = structlog.get_logger()
+
+
+NetworkOf = Callable[[str, str], Awaitable[Network]]
+"""The network that sandboxes of an account's interpreter have now. NotFoundError if there is none of that id."""
 
 
 @dataclass
@@ -53,11 +58,14 @@ class _Look:
 class Hibernation:
     """Brings sessions into images and back, by itself where they are idle or memory is short, and when asked."""
 
-    def __init__(self, database: Database, host: Host, lifecycle: Lifecycle, settings: Settings) -> None:
+    def __init__(
+        self, database: Database, host: Host, lifecycle: Lifecycle, network_of: NetworkOf, settings: Settings
+    ) -> None:
         self.figures = Figures()
         self._database = database
         self._host = host
         self._lifecycle = lifecycle
+        self._network_of = network_of
         self._settings = settings
         self._looks: dict[str, _Look] = {}
         self._watching: asyncio.Task[None] | None = None
@@ -124,8 +132,11 @@ class Hibernation:
 
     async def _load(self, row: SessionRow, image_id: str) -> Started:
         life_seconds = max((row.deadline_at - clock.now()).total_seconds(), 0.0)
-        request = StartSandbox(kind_of(row), life_seconds)
         try:
+            # As it is now: what its interpreter may reach may have changed since it fell asleep.
+            network = await self._network_of(row.account_id, row.interpreter_id)
+            has_s3 = row.execution_role_arn is not None
+            request = StartSandbox(SandboxKind(row.template, Sizes(**row.sizes), has_s3, network), life_seconds)
             return await self._host.load(image_id, row.account_id, request, as_clone=False)
         except ImageError as error:
             self.figures.failed += 1
@@ -273,11 +284,6 @@ class Hibernation:
                 f"and it held the most ({sizes[largest]} bytes)"
             )
             await self._lifecycle.end(largest, EndReason.QUOTA, detail)
-
-
-def kind_of(row: SessionRow) -> SandboxKind:
-    """What a session's sandbox is made of."""
-    return SandboxKind(row.template, Sizes(**row.sizes), has_s3=row.execution_role_arn is not None)
 
 
 def _may_leave(live: LiveSession) -> bool:

@@ -22,6 +22,7 @@ from fumehood.errors import (
 )
 from fumehood.ids import new_ulid
 from fumehood.interpreters import PAGE_DEFAULT, Interpreters
+from fumehood.network.policy import Network
 from fumehood.sandbox.contract import EndReason, GuestError, GuestReply, GuestRequest, GuestStream, Sizes
 from fumehood.sandbox.host import Host, SandboxKind, Started, StartSandbox
 from fumehood.sessions import state
@@ -90,8 +91,10 @@ class Sessions:
         interpreter = await self._interpreters.resolve(account, identifier)
         self._interpreters.require_role(account, interpreter)
         template_id = await self._interpreters.template_of(interpreter)
+        await self._interpreters.require_network(account, interpreter)
         origin = Origin(interpreter.id, interpreter.execution_role_arn)
-        kind = kind_for(template_id, replace(default_sizes(self._settings), **interpreter.sizes), origin)
+        sizes = replace(default_sizes(self._settings), **interpreter.sizes)
+        kind = kind_for(template_id, sizes, origin, interpreter.network)
         row = await self._claim_ready(call, origin, kind)
         if row is None:
             row = await self._claim_start(call, origin, kind, partial(self._start_sandbox, kind))
@@ -435,9 +438,9 @@ def _life_of(row: SessionRow) -> float:
     return max((row.deadline_at - clock.now()).total_seconds(), 0.0)
 
 
-def kind_for(template_id: str, sizes: Sizes, origin: Origin) -> SandboxKind:
+def kind_for(template_id: str, sizes: Sizes, origin: Origin, network: Network) -> SandboxKind:
     """What a session's sandbox is to be made of."""
-    return SandboxKind(template_id, sizes, has_s3=origin.execution_role_arn is not None)
+    return SandboxKind(template_id, sizes, has_s3=origin.execution_role_arn is not None, network=network)
 
 
 def default_sizes(settings: Settings) -> Sizes:

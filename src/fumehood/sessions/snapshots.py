@@ -16,7 +16,7 @@ from fumehood.errors import ConflictError, ImageError, InternalError, NotFoundEr
 from fumehood.ids import new_ulid
 from fumehood.sandbox.contract import Sizes
 from fumehood.sandbox.host import Host, SavedImage, Started, StartSandbox
-from fumehood.sessions.hibernation import Hibernation
+from fumehood.sessions.hibernation import Hibernation, NetworkOf
 from fumehood.sessions.lifecycle import LiveSession
 from fumehood.sessions.service import Origin, Sessions, kind_for
 from fumehood.settings import Settings
@@ -39,6 +39,7 @@ class Snapshots:
         host_id: str,
         sessions: Sessions,
         hibernation: Hibernation,
+        network_of: NetworkOf,
         settings: Settings,
     ) -> None:
         self._database = database
@@ -46,6 +47,7 @@ class Snapshots:
         self._host_id = host_id
         self._sessions = sessions
         self._hibernation = hibernation
+        self._network_of = network_of
         self._settings = settings
 
     async def create(self, call: Call) -> dict[str, Any]:
@@ -133,7 +135,8 @@ class Snapshots:
     async def _start(
         self, call: Call, origin: Origin, template_id: str, sizes: dict[str, int], image_id: str
     ) -> SessionRow:
-        kind = kind_for(template_id, Sizes(**sizes), origin)
+        network = await self._network_of(call.principal.account_id, origin.interpreter_id)
+        kind = kind_for(template_id, Sizes(**sizes), origin, network)
 
         async def bring_up(row: SessionRow) -> Started:
             life_seconds = (row.deadline_at - clock.now()).total_seconds()

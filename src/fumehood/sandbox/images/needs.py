@@ -2,6 +2,7 @@
 
 import hashlib
 
+from fumehood.network.policy import network_kind
 from fumehood.sandbox.contract import Isolation, SandboxSpec
 from fumehood.sandbox.warm import processor
 
@@ -11,7 +12,7 @@ def needs_of(spec: SandboxSpec, isolation: Isolation) -> dict[str, str]:
     return {
         "engine": f"{isolation.engine} {isolation.version}",
         "platform": isolation.platform,
-        "network": isolation.network,
+        "network": network_kind(spec.network),
         "processor": hashlib.sha256(processor().encode()).hexdigest()[:16],
         # The folder's name has the key of all that it was made from.
         "template": spec.root.resolve().parent.name,
