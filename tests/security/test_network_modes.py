@@ -269,10 +269,18 @@ def test_name_services_of_the_internet_are_traffic_like_any_other(public: Sessio
 
 def test_a_flood_of_queries_is_refused_and_the_resolver_goes_on(public: Session) -> None:
     code = f"""{_QUERY}
+import time
 refused = 0
-for number in range(1500):
-    refused += query(f'n{{number}}.nobody.example', 1)[0] == 5
-import time; time.sleep(1.5)
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+    s.settimeout(3)
+    s.connect(('192.0.0.1', 53))
+    for number in range(3000):
+        name = b'n%04d' % number
+        s.send(b'ab' + struct.pack('>HHHHH', 256, 1, 0, 0, 0) + b'\\x05' + name + b'\\x04test\\0\\0\\x01\\0\\x01')
+        if number % 20 == 19: time.sleep(0.001)
+    try:
+        while True: refused += s.recv(2000)[3] & 15 == 5
+    except TimeoutError: pass
 print(refused > 100, query('web.test', 1)[:2])
 """
     assert printed(public, code) == "True (0, 1)"
@@ -418,13 +426,12 @@ spill()
 """
     session = Session(networked.client())
     try:
-        links = internet.command("ip", "-br", "link").count("-")
+        assert printed(session, "import socket; print([name for _, name in socket.if_nameindex()])") == "['lo']"
         with net.Capture(internet.router) as capture:
             session.run(code)
             _send_control(internet, capture, b"control-of-sandbox")
         assert capture.with_mark(mark.encode()) == []
         loud = Session(networked.client(), interpreter(networked, "loud"))
-        assert internet.command("ip", "-br", "link").count("-") >= links
         with net.Capture(internet.router) as capture:
             loud.run(code)
             wait_until(lambda: capture.with_mark(mark.encode()), "the same, from a sandbox with a network")

@@ -46,9 +46,10 @@ _CHOICE = {
 _COUNT = {"type": "integer", "minimum": 0}
 _POOL = {
     "type": "object",
-    "required": ["template", "sizes", "ready", "wanted", "hits", "misses"],
+    "required": ["template", "networkMode", "sizes", "ready", "wanted", "hits", "misses"],
     "properties": {
         "template": {"type": "string", "description": "name and key of what its sandboxes start from"},
+        "networkMode": {"type": "string", "enum": ["SANDBOX", "PUBLIC", "VPC"]},
         "sizes": {
             "type": "object",
             "required": ["cpus", "memoryBytes", "diskBytes", "processesMax"],

@@ -75,7 +75,7 @@ class Networks:
             return
         await self._open()
         if network.mode is Mode.VPC:
-            self._subnet_of(self._declared(), network)
+            self._subnet_of(await asyncio.to_thread(self._declared), network)
 
     async def find_unusable(self, account_id: str, network: Network) -> list[str]:
         """The subnets and security groups that an account may not use. NetworkUnavailableError if none can be known."""
@@ -136,6 +136,7 @@ class Networks:
         while self._ready:
             await self._give_back(self._ready.popleft())
         for attached in [*self._attached.values()]:
+            attached.is_open = False
             if attached.resolver is not None:
                 await attached.resolver.close()
             attached.slot.close()
