@@ -67,6 +67,33 @@ _ATTEMPTS = {
     "make a tunnel": "fcntl.ioctl(os.open('/dev/net/tun', os.O_RDWR), 0x400454CA, b'tun0' + bytes(36))",
     "send raw packets": "socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)",
     "send raw frames": "socket.socket(socket.AF_PACKET, socket.SOCK_RAW)",
+    "speak to the machine's hypervisor": "socket.socket(40, socket.SOCK_STREAM)",
+    "hand calls to rings of the kernel": "call(libc.syscall, 425, 4, ctypes.create_string_buffer(200))",
+    "handle its own page faults": "call(libc.syscall, 323, 0)",
+    "count events of the processor": "call(libc.syscall, 298, ctypes.create_string_buffer(200), 0, -1, -1, 0)",
+    "keep a key in the kernel": "call(libc.syscall, 248, b'user', b'name', b'value', 5, -3)",
+    "ask for a key of the kernel": "call(libc.syscall, 249, b'user', b'name', 0, -3)",
+    "load another kernel": "call(libc.syscall, 246, 0, 0, 0, 0)",
+    "load another kernel from a file": "call(libc.syscall, 320, 0, 0, 0, b'', 0)",
+    "load a module from a file": "call(libc.syscall, 313, 0, b'', 0)",
+    "remove a module": "call(libc.syscall, 176, b'x', 0)",
+    "open a file by its handle": "call(libc.syscall, 304, -100, ctypes.create_string_buffer(100), 0)",
+    "watch a whole file system": "call(libc.syscall, 300, 0, 0)",
+    "swap to a file": "call(libc.syscall, 167, b'/tmp/swap', 0)",
+    "account for processes": "call(libc.syscall, 163, b'/tmp/accounts')",
+    "reach the ports of the processor": "call(libc.syscall, 172, 3)",
+    "change the segments of the processor": "call(libc.syscall, 154, 0, 0, 0)",
+    "prepare a file system": "call(libc.syscall, 430, b'tmpfs', 0)",
+    "clone a tree of mounts": "call(libc.syscall, 428, -100, b'/', 1)",
+    "take a descriptor of the agent": "call(libc.syscall, 438, call(libc.syscall, 434, 1, 0), 0, 0)",
+    "read the kernel's symbols": "open('/proc/kallsyms').read()",
+    "read the kernel's memory": "open('/proc/kcore', 'rb').read(1)",
+    "read the kernel's messages": "open('/dev/kmsg', 'rb').read(1)",
+    "list the kernel's modules": "open('/proc/modules').read()",
+    "read the machine's address map": "open('/proc/iomem').read()",
+    "read the machine's firmware": "os.listdir('/sys/class/dmi')",
+    "look into the kernel by tracing": "os.listdir('/sys/kernel/debug')",
+    "see programs in the kernel": "os.listdir('/sys/fs/bpf')",
 }
 _PRELUDE = """
 import ctypes, fcntl, os, resource, signal, socket, stat, time
@@ -103,6 +130,61 @@ def test_user_code_is_refused_to(inside: Session, attempt: str) -> None:
     result = inside.run(_PRELUDE.replace("ATTEMPT", attempt))["structuredContent"]
     assert result["stdout"].startswith("refused"), result
     assert inside.sh("echo alive")["structuredContent"]["stdout"] == "alive\n"
+
+
+@pytest.mark.parametrize("allowed", ["os.kill(os.getpid(), 0)", "call(libc.getppid)", "os.listdir('/proc/1')"])
+def test_what_would_not_be_refused_would_be_seen(inside: Session, allowed: str) -> None:
+    assert inside.run(_PRELUDE.replace("ATTEMPT", allowed))["structuredContent"]["stdout"] == "done"
+
+
+# gVisor lets everybody have a user namespace, and in it every capability: over what is in it, and nothing else.
+_NAMESPACED = """
+child = os.fork()
+if child == 0:
+    call(libc.unshare, 0x10000000 | 0x20000)
+    for kind, own in (('uid', 1000), ('gid', 1000)):
+        with open(f'/proc/self/{kind}_map', 'w') as file:
+            file.write(f'0 {own} 1')
+    try:
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+        ATTEMPT
+    except (OSError, ValueError, AttributeError, ZeroDivisionError) as error:
+        os.write(1, f'refused {error}'.encode())
+    else:
+        os.write(1, b'done')
+    os._exit(0)
+_, _ = os.waitpid(child, 0)
+"""
+_IN_A_NAMESPACE = {
+    name: _ATTEMPTS[name]
+    for name in (
+        *("kill the agent", "stop the agent", "trace the agent", "seize the agent", "kill the agent's helpers"),
+        *("read the agent's memory", "write the agent's memory", "take the agent's root", "lower the agent's limits"),
+        *("read what the host sends", "write to what the host sends", "read what the host gets", "write to the host"),
+        *("write the agent's code", "write /usr", "write /etc/passwd", "write /", "replace the working folder"),
+        *("make a root file setuid", "use a device it made", "use host memory", "set the clock", "reboot"),
+        *("load a module", "load another kernel", "load a program into the kernel", "enter a namespace"),
+        *("set the host's name", "unmount", "take a descriptor of the agent", "trigger the host's kernel"),
+    )
+}
+
+
+@pytest.mark.parametrize("attempt", _IN_A_NAMESPACE.values(), ids=_IN_A_NAMESPACE)
+def test_a_user_namespace_does_not_let_user_code(inside: Session, attempt: str) -> None:
+    prelude = _PRELUDE.partition("try:\n    ATTEMPT")[0]
+    result = inside.run(prelude + _NAMESPACED.replace("ATTEMPT", attempt))["structuredContent"]
+    assert result["stdout"].startswith("refused"), result
+    assert inside.sh("echo alive")["structuredContent"]["stdout"] == "alive\n"
+
+
+def test_a_user_namespace_gives_power_over_what_is_in_it(inside: Session) -> None:
+    inside.sh("echo here > /tmp/marker")
+    attempt = "call(libc.mount, b'none', b'/tmp', b'tmpfs', 0, 0); assert os.listdir('/tmp') == []"
+    prelude = _PRELUDE.partition("try:\n    ATTEMPT")[0]
+    result = inside.run(prelude + _NAMESPACED.replace("ATTEMPT", attempt))["structuredContent"]
+    assert result["stdout"] == "done", "the attempts above are really made with capabilities"
+    assert inside.sh("cat /tmp/marker")["structuredContent"]["stdout"] == "here\n", "nobody else sees its mounts"
 
 
 _STATUS = "cat /proc/self/status"
