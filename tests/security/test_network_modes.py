@@ -322,6 +322,57 @@ def test_user_code_has_no_raw_sockets(public: Session, code: str) -> None:
     assert said == "refused"
 
 
+_FORGE = """
+import ctypes, os, socket, struct
+libc = ctypes.CDLL(None, use_errno=True)
+def checksum(data):
+    total = sum(struct.unpack(f'>{len(data) // 2}H', data))
+    total = (total >> 16) + (total & 0xffff)
+    return ~(total + (total >> 16)) & 0xffff
+def packet(source, to, mark):
+    udp = struct.pack('>HHHH', 4444, 53, 8 + len(mark), 0) + mark
+    head = struct.pack('>BBHHHBBH4s4s', 0x45, 0, 20 + len(udp), 7, 0, 64, 17, 0,
+                       socket.inet_aton(source), socket.inet_aton(to))
+    return head[:10] + struct.pack('>H', checksum(head)) + head[12:] + udp
+def forge(sent):
+    made = 0
+    for source, to, mark in sent:
+        for family, kind in ((socket.AF_INET, socket.SOCK_RAW), (socket.AF_PACKET, socket.SOCK_DGRAM)):
+            try:
+                with socket.socket(family, kind, socket.IPPROTO_RAW if family == socket.AF_INET else 8) as s:
+                    if family == socket.AF_INET:
+                        s.setsockopt(socket.IPPROTO_IP, socket.IP_HDRINCL, 1)
+                        s.sendto(packet(source, to, mark.encode()), (to, 0))
+                    else:
+                        s.sendto(packet(source, to, mark.encode()), ('eth0', 0x800, 0, 0, b'\\xff' * 6))
+                    made += 1
+            except OSError: pass
+    return made
+child = os.fork()
+if child == 0:
+    assert libc.unshare(0x10000000) == 0
+    for kind, own in (('uid', 1000), ('gid', 1000)):
+        with open(f'/proc/self/{kind}_map', 'w') as file: file.write(f'0 {own} 1')
+    os.write(1, str(forge(SENT)).encode())
+    os._exit(0)
+_, _ = os.waitpid(child, 0)
+"""
+
+
+def test_a_user_namespace_forges_no_packet_that_gets_out(public: Session, internet: Internet) -> None:
+    """In one of its own user code may have raw sockets; the control is the same mark sent as it may."""
+    mark = f"forged{secrets.token_hex(6)}"
+    sent = [(source, net.WEB, mark) for source in ("11.66.6.66", net.ROUTER, "192.0.0.1", "127.0.0.1", "100.64.0.9")]
+    sent += [("192.0.0.2", to, mark) for to in (net.PRIVATE, "169.254.169.254", "192.0.0.1", "100.64.0.9")]
+    with net.Capture(internet.router) as capture:
+        printed(public, _FORGE.replace("SENT", repr(sent)))
+        _send_control(internet, capture, b"control-of-forging")
+        assert capture.with_mark(mark.encode()) == []
+        send = f"import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'{mark}', ({net.WEB!r}, 53))"
+        printed(public, send)
+        wait_until(lambda: capture.with_mark(mark.encode()), "the mark, sent without forging")
+
+
 def test_user_code_cannot_change_its_network(public: Session) -> None:
     for command in ("ip addr add 11.0.0.9/24 dev eth0", "ip route add 10.0.0.0/8 via 192.0.0.1", "nft list ruleset"):
         assert public.sh(command)["structuredContent"]["exitCode"] != 0
