@@ -13,6 +13,8 @@ from datetime import datetime
 from typing import Any
 
 from fumehood import clock
+from fumehood.attachments.certificates import Certificates
+from fumehood.attachments.file_systems import FileSystems
 from fumehood.calls import Call
 from fumehood.errors import (
     AccessDeniedError,
@@ -53,10 +55,6 @@ _BOOLEANS = {"true": True, "false": False}
 _CUSTOM_ID = re.compile(r"[a-zA-Z][a-zA-Z0-9_]{0,47}-[a-zA-Z0-9]{10}")
 _SHOWN_CHARACTERS = 256
 """How much of an identifier, which may be of any length, a message repeats."""
-_UNSUPPORTED = {
-    "certificates": "installs no certificates",
-    "filesystemConfigurations": "mounts no file systems",
-}
 
 
 @dataclass(frozen=True)
@@ -70,6 +68,10 @@ class Interpreter:
     execution_role_arn: str | None
     template: str | None
     """The name of the template it chooses; None for the server's default."""
+    certificates: tuple[Mapping[str, Any], ...]
+    """What its sessions trust, besides what they name themselves: members of the official model."""
+    filesystem_configurations: tuple[Mapping[str, Any], ...]
+    """What its sessions have mounted, besides what they name themselves."""
     sizes: Mapping[str, int]
     """The sizes it chooses for its sandboxes, as `sizes.chosen_sizes` gives them."""
 
@@ -83,24 +85,33 @@ class Interpreters:
         find_template: FindTemplate,
         find_network_problem: FindNetworkProblem,
         roles: Roles,
+        certificates: Certificates,
+        file_systems: FileSystems,
         settings: Settings,
     ) -> None:
         self._database = database
         self._find_template = find_template
         self._find_network_problem = find_network_problem
         self._roles = roles
+        self._certificates = certificates
+        self._file_systems = file_systems
         self._settings = settings
 
     async def create(self, call: Call) -> dict[str, Any]:
         """CreateCodeInterpreter.
 
-        Raises InvalidRequestError for what this version has not, and for a template or role that is not there or may
-        not be used; ConflictError if the name is taken, and QuotaExceededError at `settings.interpreters_max`.
+        Raises InvalidRequestError for what this version has not, and for a template, role, certificate or file system
+        that is not there or may not be used; ConflictError if the name is taken, and QuotaExceededError at
+        `settings.interpreters_max`.
         """
         parameters, account = call.parameters, call.principal.account_id
         _refuse_unsupported(parameters)
         tags = await self._checked_tags(parameters.get("tags", {}))
         await self._check_network(account, parameters["networkConfiguration"], tags)
+        certificates: list[dict[str, Any]] = parameters.get("certificates") or []
+        await self._certificates.check(account, certificates)
+        file_systems: list[dict[str, Any]] = parameters.get("filesystemConfigurations") or []
+        self._file_systems.check(account, file_systems)
         moment = clock.now()
         row = InterpreterRow(
             id=new_interpreter_id(parameters["name"]),
@@ -113,6 +124,8 @@ class Interpreters:
             description=parameters.get("description"),
             execution_role_arn=parameters.get("executionRoleArn"),
             tags=tags,
+            certificates=certificates,
+            filesystem_configurations=file_systems,
         )
         self._require_role(row.execution_role_arn, account, self._arn(account, row.id))
         async with self._database.writing() as transaction:
@@ -137,7 +150,12 @@ class Interpreters:
         async with self._database.reading() as transaction:
             row = await self._find(transaction, account, identifier)
         described = self._summary(row) | {"networkConfiguration": row.network_configuration}
-        return described if row.execution_role_arn is None else described | {"executionRoleArn": row.execution_role_arn}
+        chosen = {
+            "executionRoleArn": row.execution_role_arn,
+            "certificates": row.certificates,
+            "filesystemConfigurations": row.filesystem_configurations,
+        }
+        return described | {name: value for name, value in chosen.items() if value}
 
     async def list(self, call: Call) -> dict[str, Any]:
         """ListCodeInterpreters: newest first, so the system interpreter, as old as the installation, comes last."""
@@ -321,6 +339,8 @@ class Interpreters:
             _network(row.network_configuration, row.tags),
             row.execution_role_arn,
             row.tags.get(TEMPLATE_TAG),
+            tuple(row.certificates),
+            tuple(row.filesystem_configurations),
             allowed_sizes(row.tags, self._settings),
         )
 
@@ -490,10 +510,5 @@ def _refuse_unsupported(parameters: Mapping[str, Any]) -> None:
     elif has_vpc and network["vpcConfig"].get("requireServiceS3Endpoint"):
         name = "networkConfiguration.vpcConfig.requireServiceS3Endpoint"
         problems.append(FieldProblem(name, "must be left out: this version of fumehood makes no S3 endpoint"))
-    problems += [
-        FieldProblem(name, f"must be left out: this version of fumehood {lack}")
-        for name, lack in _UNSUPPORTED.items()
-        if parameters.get(name)
-    ]
     if problems:
         raise InvalidRequestError("; ".join(f"{problem.name}: {problem.message}" for problem in problems), problems)

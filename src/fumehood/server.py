@@ -16,6 +16,10 @@ from pathlib import Path
 import structlog
 import uvicorn
 
+from fumehood.attachments import file_systems
+from fumehood.attachments.certificates import Certificates
+from fumehood.attachments.file_systems import FileSystems
+from fumehood.attachments.secret_store import SecretStore
 from fumehood.aws.body import Receive
 from fumehood.aws.endpoint import Endpoint, Operation, Scope, Send
 from fumehood.aws.http_protocol import BoundedHttpProtocol
@@ -44,7 +48,7 @@ from fumehood.network.networks import Networks, networks_of
 from fumehood.network.policy import Mode, Network
 from fumehood.network.uplink import NetworkUnavailableError
 from fumehood.quotas import Rates
-from fumehood.sandbox import machine
+from fumehood.sandbox import machine, trust
 from fumehood.sandbox.admission import Admission
 from fumehood.sandbox.contract import Isolation, NoNetworkError, SandboxSpec
 from fumehood.sandbox.gvisor import Gvisor
@@ -179,6 +183,11 @@ async def _running(settings: Settings, template: Template) -> AsyncGenerator[Fum
     execution_roles = Roles.load(
         settings.roles_file or settings.data / roles.FILE_NAME, required=settings.roles_file is not None
     )
+    mounted = FileSystems.load(
+        settings.filesystems_file or settings.data / file_systems.FILE_NAME,
+        settings.data,
+        required=settings.filesystems_file is not None,
+    )
     database = await Database.open(settings.database)
     try:
         store = ImageStore(settings.data / "images", settings.data / "image-key", settings.images_max_bytes)
@@ -212,11 +221,20 @@ async def _running(settings: Settings, template: Template) -> AsyncGenerator[Fum
         await host.warm_up(SandboxKind(template.id, default_sizes(settings)))
         templates = Templates(settings, template)
         check_network = partial(_network_problem, host, networks)
+        certificates = Certificates(SecretStore(settings.secrets_folder or settings.data / "secrets", settings.region))
         interpreters = Interpreters(
-            database, partial(_template_id, templates), check_network, execution_roles, settings
+            database,
+            partial(_template_id, templates),
+            check_network,
+            execution_roles,
+            certificates,
+            mounted,
+            settings,
         )
-        hibernation = Hibernation(database, host, lifecycle, interpreters.network_of, settings)
-        sessions = Sessions(database, interpreters, host, lifecycle, hibernation, host_id, settings)
+        hibernation = Hibernation(database, host, lifecycle, interpreters.network_of, mounted, settings)
+        sessions = Sessions(
+            database, interpreters, host, lifecycle, hibernation, certificates, mounted, host_id, settings
+        )
         lookups = Lookups(
             interpreters.tags_of,
             partial(_interpreter_of_session, database),
@@ -415,9 +433,11 @@ def _sandbox_spec(guest: Path, settings: Settings, sandbox_id: str, request: Sta
         environment={
             **environment.variables(network.mode),
             **(inside.environment(settings.region) if request.kind.has_s3 else {}),
+            **(trust.ENVIRONMENT if request.kind.has_certificates else {}),
         },
         network=network,
         resolv_conf=None if network.mode is Mode.SANDBOX else environment.write_resolv_conf(settings.data / "network"),
+        mounts=request.kind.mounts,
     )
 
 

@@ -105,6 +105,16 @@ class Settings(BaseSettings):
     roles_file: Path | None = Field(
         default=None, description="JSON file of the execution roles; roles.json in the data folder, if not given"
     )
+    secrets_folder: Path | None = Field(
+        default=None,
+        description="folder of the secrets that certificates are in, a folder for each account in it; secrets in the "
+        "data folder, if not given",
+    )
+    filesystems_file: Path | None = Field(
+        default=None,
+        description="JSON file of the folders that sessions may mount; filesystems.json in the data folder, if not "
+        "given",
+    )
 
     clock_skew_seconds: int = Field(default=300, ge=1, description="how far a signature's date may be from now")
     request_max_bytes: Bytes = Field(

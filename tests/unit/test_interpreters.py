@@ -10,6 +10,9 @@ import pytest
 from sqlalchemy import update
 
 from fumehood import clock
+from fumehood.attachments.certificates import Certificates
+from fumehood.attachments.file_systems import FileSystems
+from fumehood.attachments.secret_store import SecretStore
 from fumehood.calls import Call, Plane, Principal
 from fumehood.errors import (
     AccessDeniedError,
@@ -31,11 +34,14 @@ from fumehood.store.client_tokens import LIFETIME as CLIENT_TOKEN_LIFETIME
 from fumehood.store.database import Database
 from fumehood.store.sessions import SessionRow, SessionStatus
 from fumehood.store.tables import interpreters as interpreters_table
+from tests.file_systems import efs
 
 ACCOUNT, OTHER_ACCOUNT = "000000000000", "111111111111"
 SYSTEM_ARN = f"arn:aws:bedrock-agentcore:us-east-1:aws:code-interpreter/{SYSTEM_INTERPRETER_ID}"
 SANDBOX: dict[str, Any] = {"networkMode": "SANDBOX"}
 VPC = {"subnets": ["subnet-known000"], "securityGroups": ["sg-known000"]}
+MOUNTED = efs(9, "/mnt/x")
+SECRET = f"arn:aws:secretsmanager:us-east-1:{ACCOUNT}:secret:nowhere"
 TOKEN = "6f2c1a7e-93b1-4a3e-b0de-4a6a3c0d5b11"
 
 
@@ -92,8 +98,11 @@ def interpreters(database: Database, templates: dict[str, str], roles: Path) -> 
             return FieldProblem("networkConfiguration.vpcConfig.subnets", f"{network.subnets[0]}: not declared")
         return None
 
+    certificates = Certificates(SecretStore(roles.parent / "secrets", "us-east-1"))
+    file_systems = FileSystems.load(roles.parent / "filesystems.json", roles.parent / "data", required=False)
+    settings = Settings(interpreters_max=5, template="base")
     return Interpreters(
-        database, find, network_problem, Roles.load(roles, required=True), Settings(interpreters_max=5, template="base")
+        database, find, network_problem, Roles.load(roles, required=True), certificates, file_systems, settings
     )
 
 
@@ -222,8 +231,10 @@ async def test_simultaneous_requests_do_not_pass_the_quota(interpreters: Interpr
         ({"tags": {"fumehood:allow": "pypi.org"}}, "tags"),
         ({"networkConfiguration": {"networkMode": "PUBLIC"}, "tags": {"fumehood:allow": " "}}, "tags"),
         ({"networkConfiguration": {"networkMode": "PUBLIC"}, "tags": {"fumehood:allow": "http://pypi.org"}}, "tags"),
-        ({"certificates": [{"location": {}}]}, "certificates"),
-        ({"filesystemConfigurations": [{"efsConfiguration": {}}]}, "filesystemConfigurations"),
+        ({"certificates": [{"location": {}}]}, "certificates.0"),
+        ({"certificates": [{"location": {"secretsManager": {"secretArn": SECRET}}}]}, "certificates.0"),
+        ({"certificates": [{"location": {"secretsManager": {"secretArn": SECRET}}}] * 11}, "certificates"),
+        ({"filesystemConfigurations": [MOUNTED]}, "filesystemConfigurations.0.accessPointArn"),
         ({"description": "a\0b"}, "description"),
         ({"tags": {"aws:owner": "me"}}, "tags"),
         ({"tags": {"AWS:owner": "me"}}, "tags"),
@@ -239,7 +250,7 @@ async def test_what_this_version_cannot_keep_is_refused_by_name_and_makes_nothin
     assert (await listing(interpreters, type="CUSTOM"))["codeInterpreterSummaries"] == []
 
 
-async def test_every_unsupported_parameter_is_named_at_once(interpreters: Interpreters) -> None:
+async def test_what_is_unsupported_is_named_before_anything_is_looked_up(interpreters: Interpreters) -> None:
     with pytest.raises(InvalidRequestError) as refused:
         await create(
             interpreters,
@@ -247,7 +258,7 @@ async def test_every_unsupported_parameter_is_named_at_once(interpreters: Interp
             networkConfiguration={"networkMode": "VPC"},
             certificates=[{"location": {}}],
         )
-    assert field_names(refused) == ["networkConfiguration.vpcConfig", "certificates"]
+    assert field_names(refused) == ["networkConfiguration.vpcConfig"]
     assert "is needed with networkMode VPC" in refused.value.message
 
 
@@ -331,7 +342,7 @@ async def test_a_role_that_is_withdrawn_starts_no_more_sessions(
             interpreters.require_role(ACCOUNT, interpreter)
 
 
-async def test_empty_lists_of_what_is_unsupported_ask_for_nothing(interpreters: Interpreters) -> None:
+async def test_empty_lists_ask_for_nothing(interpreters: Interpreters) -> None:
     await create(interpreters, "mine", filesystemConfigurations=[])
 
 

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any
 
 from fumehood.guest.activity import outside_connections, user_cpu_seconds
+from fumehood.guest.certificates import trust
 from fumehood.guest.commands import run_command
 from fumehood.guest.file_operations import OPERATIONS
 from fumehood.guest.files import serve_file_operation
@@ -45,6 +46,7 @@ from fumehood.guest.wire import (
 _TEXT_BYTES_MAX = 128 * 1024 * 1024
 _COMMANDS_AT_ONCE = 64
 _PROCESSES = 1024
+_CERTIFICATE_BYTES_MAX = 8 * 1024 * 1024
 # Long enough for the answer to be read before the next fork holds everything up.
 _AFTER_ANSWER_SECONDS = 0.002
 _SHOWN_CHARACTERS = 64
@@ -135,6 +137,7 @@ class Agent:
             "activity": self._activity,
             "output.save": self._output_save,
             "limits": self._set_limits,
+            "certificates": self._trust_certificates,
             "exit": self._exit,
         }
 
@@ -353,6 +356,11 @@ class Agent:
         self._limits = Limits(stream.head["processes"])
         self._kernel_limits = Limits(stream.head["processes"], stream.head["kernel_memory_bytes"])
         self._outputs.bytes_max = stream.head["output_bytes"]
+        stream.end()
+
+    async def _trust_certificates(self, stream: Stream) -> None:
+        """Have everything inside trust the certificates, in PEM, that the request's bytes are."""
+        trust(await stream.receive_all(_CERTIFICATE_BYTES_MAX))
         stream.end()
 
     async def _exit(self, _stream: Stream) -> None:

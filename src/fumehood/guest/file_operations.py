@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO
 
+from fumehood.guest.open_files import open_below
 from fumehood.guest.paths import NO_LINK, PathError, explained, folder_at, open_folder, split_file_path, split_path
 from fumehood.guest.user import become_user
 
@@ -126,6 +127,11 @@ def _list(arguments: dict[str, Any], _body: BinaryIO, answer: _Answer) -> None:
         if not entry["folder"]:
             entry["mime_type"] = _mime_type(entry["path"])
     answer.data(json.dumps(entries).encode("ascii"))
+
+
+def _open_below(arguments: dict[str, Any], _body: BinaryIO, answer: _Answer) -> None:
+    """Those of `folders` in which something is open."""
+    answer.head({"folders": open_below(arguments["folders"])})
 
 
 def _remove(arguments: dict[str, Any], _body: BinaryIO, answer: _Answer) -> None:
@@ -288,6 +294,7 @@ OPERATIONS: dict[str, Operation] = {
     "files.remove": _remove,
     "files.write": _write,
     "file.get": _get,
+    "files.open-below": _open_below,
 }
 
 

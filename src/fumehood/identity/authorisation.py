@@ -23,6 +23,8 @@ from fumehood.settings import Settings
 FILE_NAME = "policies.json"
 """The file of policies in the data folder, where no setting names another."""
 PASS_ROLE = "iam:PassRole"
+GET_SECRET = "secretsmanager:GetSecretValue"
+"""What a principal with policies must be allowed on each secret that a request of its names."""
 _MAX_BYTES = 4 * 1024 * 1024
 _SHOWN_CHARACTERS = 256
 _INTERPRETER_PARAMETERS = ("codeInterpreterIdentifier", "codeInterpreterId", "resourceArn")
@@ -108,6 +110,9 @@ class Authorisation:
             tags = await self._lookups.tags(call.principal.account_id, resource.interpreter_id)
             context |= {f"aws:ResourceTag/{key}": (value,) for key, value in (tags or {}).items()}
         _require(call.principal, policies, PolicyRequest(action, resource.arn, context), resource.shown)
+        for secret_arn in _secrets_of(call.parameters):
+            context = self._context(call, _Resource(secret_arn, secret_arn))
+            _require(call.principal, policies, PolicyRequest(GET_SECRET, secret_arn, context), secret_arn)
         if role_arn is not None:
             context = self._context(call, _Resource(role_arn, role_arn)) | {"iam:PassedToService": (SERVICE,)}
             _require(call.principal, policies, PolicyRequest(PASS_ROLE, role_arn, context), role_arn)
@@ -179,6 +184,12 @@ def _parse(text: str, where: str) -> dict[str, Policy]:
             )
         policies[name] = Policy.parse(document, f"{where}: policy {name}", CALLER)
     return policies
+
+
+def _secrets_of(parameters: Mapping[str, Any]) -> list[str]:
+    """The secrets that a request takes its certificates from."""
+    locations = [certificate["location"] for certificate in parameters.get("certificates") or ()]
+    return [location["secretsManager"]["secretArn"] for location in locations if "secretsManager" in location]
 
 
 def _request_tags(parameters: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fumehood.network.policy import Mode, network_from
-from fumehood.sandbox.contract import SandboxSpec
+from fumehood.sandbox.contract import Mount, SandboxSpec
 
 HOSTNAME = "sandbox"
 _SPEC = "spec.json"
@@ -31,8 +31,12 @@ def read_spec(folder: Path) -> SandboxSpec:
         paths = {name: Path(values[name]) for name in ("root", "guest")}
         if values["resolv_conf"] is not None:
             paths["resolv_conf"] = Path(values["resolv_conf"])
-        network = network_from(values["network"])
-        return SandboxSpec(**(values | paths | {"agent_argv": tuple(values["agent_argv"]), "network": network}))
+        others = {
+            "agent_argv": tuple(values["agent_argv"]),
+            "network": network_from(values["network"]),
+            "mounts": tuple(Mount(**each) for each in values["mounts"]),
+        }
+        return SandboxSpec(**(values | paths | others))
     except (TypeError, KeyError) as error:
         raise ValueError(f"{folder / _SPEC} is of another version") from error
 
@@ -94,6 +98,15 @@ def _mounts(spec: SandboxSpec) -> list[dict[str, Any]]:
             "options": ["bind", "ro", "nosuid", "nodev"],
         },
         *_resolv_conf(spec),
+        *(
+            {
+                "destination": mount.destination,
+                "type": "bind",
+                "source": mount.source,
+                "options": ["bind", "ro" if mount.is_read_only else "rw", "nosuid", "nodev"],
+            }
+            for mount in spec.mounts
+        ),
     ]
 
 

@@ -38,6 +38,15 @@ class Sizes:
 
 
 @dataclass(frozen=True)
+class Mount:
+    """A folder of this machine that a sandbox has at `destination`; nothing of the machine beside it can be reached."""
+
+    destination: str
+    source: str
+    is_read_only: bool
+
+
+@dataclass(frozen=True)
 class SandboxSpec:
     """What a sandbox is made of. `life_seconds` is when it ends itself, whoever still watches."""
 
@@ -58,6 +67,7 @@ class SandboxSpec:
     network: Network = SANDBOX
     resolv_conf: Path | None = None
     """What is /etc/resolv.conf in a sandbox with a network."""
+    mounts: tuple[Mount, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from fumehood.errors import SandboxLostError, ThrottledError
+from fumehood.errors import ImageError, SandboxLostError, ThrottledError
 from fumehood.ids import new_ulid
 from fumehood.network.policy import SANDBOX, Network
 from fumehood.sandbox.admission import RELIEVE_FROM, Admission, Budget
@@ -23,6 +23,7 @@ from fumehood.sandbox.contract import (
     GuestRequest,
     GuestStream,
     Isolation,
+    Mount,
     NoNetworkError,
     Sandbox,
     SandboxSpec,
@@ -34,6 +35,8 @@ from fumehood.sandbox.states import SavedImage, States
 from fumehood.sandbox.warm import WarmImages
 
 _REHEARSAL_SECONDS = 10.0
+_TRUST_SECONDS = 10.0
+_OPEN_FILES_SECONDS = 10.0
 log = structlog.get_logger()
 
 
@@ -55,6 +58,9 @@ class SandboxKind:
     has_s3: bool = False
     """Whether there is a door to S3 in it."""
     network: Network = SANDBOX
+    has_certificates: bool = False
+    """Whether it is to trust certificates of a session's own, which `Host.trust` gives it."""
+    mounts: tuple[Mount, ...] = ()
 
 
 ServeGuest = Callable[[str, GuestStream], Coroutine[Any, Any, None]]
@@ -252,6 +258,10 @@ class Host:
         """As `Sandbox.set_life`."""
         await self._sandbox(sandbox_id).set_life(seconds)
 
+    async def trust(self, sandbox_id: str, pem: bytes) -> None:
+        """Have a sandbox in which no user code has run yet trust certificates. Errors as of `call`."""
+        await self.call(sandbox_id, GuestRequest("certificates", body=(pem,)), _TRUST_SECONDS, 0)
+
     async def stop(self, sandbox_id: str, reason: EndReason) -> End | None:
         """End a sandbox and wait until nothing is left of it. None if there is none of that id."""
         sandbox = self._sandboxes.get(sandbox_id)
@@ -271,6 +281,19 @@ class Host:
         """As `Sandbox.usage`."""
         return await self._sandbox(sandbox_id).usage()
 
+    async def mounts_in_use(self, sandbox_id: str) -> list[str]:
+        """Where something is open in a folder that is mounted: no checkpoint can be made or restored meanwhile.
+
+        Errors as of `call`.
+        """
+        mounts = self._sandbox(sandbox_id).spec.mounts
+        if not mounts:
+            return []
+        request = GuestRequest("files.open-below", {"folders": [mount.destination for mount in mounts]})
+        found = (await self.call(sandbox_id, request, _OPEN_FILES_SECONDS, 0)).head.get("folders")
+        # What a guest says of itself decides only over its own session.
+        return [mount.destination for mount in mounts if isinstance(found, list) and mount.destination in found]
+
     # Images of sessions' states
 
     async def save(self, sandbox_id: str, session_id: str, account_id: str, life_seconds: float) -> SavedImage:
@@ -281,6 +304,12 @@ class Host:
         ImageError if that fails: nothing is left of the image then, and the sandbox is as it was.
         """
         sandbox = self._sandbox(sandbox_id)
+        in_use = await self.mounts_in_use(sandbox_id)
+        if in_use:
+            raise ImageError(
+                f"The session's state cannot be kept while something of {' and '.join(in_use)} is open in it: "
+                "a file, a mapped file, a folder, or a program that runs."
+            )
         base = await self._images.find(sandbox.spec, self._isolation)
         return await self._states.save(sandbox, base, session_id, account_id, life_seconds)
 

@@ -97,6 +97,8 @@ def image_key(spec: SandboxSpec, isolation: Isolation) -> str:
     """A key that changes with everything an image depends on: engine, root, guest, sizes, and the processor."""
     made_of = asdict(spec) | asdict(isolation) | {"format": _FORMAT, "processor": processor()}
     made_of |= {"root": spec.root.resolve(), "guest": spec.guest.resolve()}
+    # Which folders they are shows only once somebody opens a file there, which nobody has.
+    made_of["mounts"] = [(mount.destination, mount.is_read_only) for mount in spec.mounts]
     for name in ("sandbox_id", "life_seconds", "start_timeout_seconds", "resolv_conf"):
         del made_of[name]
     made_of["network"] = network_kind(spec.network)

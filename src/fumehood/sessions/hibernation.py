@@ -1,7 +1,8 @@
 """Sessions that nobody uses give up their sandbox for an image of it, and get another with the next call.
 
 What counts as use, and so keeps a session in its sandbox: a call or transfer under way, a task that runs, processes
-that use the processor, connections to outside. Each but the first is a setting.
+that use the processor, connections to outside. Each but the first is a setting. So does what is open in a folder that
+is mounted, which no image can hold.
 """
 
 import asyncio
@@ -12,10 +13,18 @@ from dataclasses import dataclass
 import structlog
 
 from fumehood import clock
-from fumehood.errors import FumehoodError, ImageError, InternalError, SandboxLostError
+from fumehood.attachments.file_systems import FileSystems
+from fumehood.errors import (
+    ConflictError,
+    FumehoodError,
+    ImageError,
+    InternalError,
+    InvalidRequestError,
+    SandboxLostError,
+)
 from fumehood.network.policy import Network
 from fumehood.sandbox.admission import RELIEVE_FROM
-from fumehood.sandbox.contract import EndReason, GuestError, GuestRequest, Sizes, Usage
+from fumehood.sandbox.contract import EndReason, GuestError, GuestRequest, Mount, Sizes, Usage
 from fumehood.sandbox.host import Host, SandboxKind, SavedImage, Started, StartSandbox
 from fumehood.sessions import state
 from fumehood.sessions.lifecycle import Lifecycle, LiveSession, spent
@@ -59,13 +68,20 @@ class Hibernation:
     """Brings sessions into images and back, by itself where they are idle or memory is short, and when asked."""
 
     def __init__(
-        self, database: Database, host: Host, lifecycle: Lifecycle, network_of: NetworkOf, settings: Settings
+        self,
+        database: Database,
+        host: Host,
+        lifecycle: Lifecycle,
+        network_of: NetworkOf,
+        file_systems: FileSystems,
+        settings: Settings,
     ) -> None:
         self.figures = Figures()
         self._database = database
         self._host = host
         self._lifecycle = lifecycle
         self._network_of = network_of
+        self._file_systems = file_systems
         self._settings = settings
         self._looks: dict[str, _Look] = {}
         self._watching: asyncio.Task[None] | None = None
@@ -132,11 +148,13 @@ class Hibernation:
 
     async def _load(self, row: SessionRow, image_id: str) -> Started:
         life_seconds = max((row.deadline_at - clock.now()).total_seconds(), 0.0)
+        mounts = await self._mounts_of(row)
         try:
             # As it is now: what its interpreter may reach may have changed since it fell asleep.
             network = await self._network_of(row.account_id, row.interpreter_id)
             has_s3 = row.execution_role_arn is not None
-            request = StartSandbox(SandboxKind(row.template, Sizes(**row.sizes), has_s3, network), life_seconds)
+            kind = SandboxKind(row.template, Sizes(**row.sizes), has_s3, network, bool(row.certificates), mounts)
+            request = StartSandbox(kind, life_seconds)
             return await self._host.load(image_id, row.account_id, request, as_clone=False)
         except ImageError as error:
             self.figures.failed += 1
@@ -147,6 +165,14 @@ class Hibernation:
             self.figures.failed += 1
             log.error("session.not_woken", session_id=row.id, error=str(error))
             raise InternalError("The session is hibernated and could not be woken. Try again.") from error
+
+    async def _mounts_of(self, row: SessionRow) -> tuple[Mount, ...]:
+        """What a session has mounted when it wakes. ConflictError if it may not have that any more."""
+        given = row.filesystem_configurations
+        try:
+            return await asyncio.to_thread(self._file_systems.mounts_of, row.account_id, given)
+        except InvalidRequestError as error:
+            raise ConflictError(f"The session is hibernated and cannot be woken: {error.message}") from error
 
     # Hibernating
 
@@ -263,11 +289,13 @@ class Hibernation:
             return False
         if not settings.hibernate_with_connections and reply.head.get("connections") != 0:
             return False
-        if settings.hibernate_with_busy_processes:
-            return True
-        if before is None:
-            return False
-        return cpu_seconds - before.cpu_seconds <= _BUSY_CPU_SHARE * max(now - before.at, _TICK_SECONDS)
+        if not settings.hibernate_with_busy_processes:
+            if before is None:
+                return False
+            if cpu_seconds - before.cpu_seconds > _BUSY_CPU_SHARE * max(now - before.at, _TICK_SECONDS):
+                return False
+        # Last, because looking uses the processor too, in a process of the session's.
+        return not await self._host.mounts_in_use(sandbox_id)
 
     async def _end_largest(self) -> None:
         sizes = {

@@ -1,7 +1,7 @@
 """The data plane: sessions started, described, listed and stopped, and tools invoked in them."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
@@ -11,9 +11,12 @@ from typing import Any
 import structlog
 
 from fumehood import clock
+from fumehood.attachments.certificates import Certificates
+from fumehood.attachments.file_systems import FileSystems, access_points_of
 from fumehood.aws.endpoint import EventStreamReply
 from fumehood.calls import Call, Principal
 from fumehood.errors import (
+    ConflictError,
     InternalError,
     InvalidRequestError,
     NotFoundError,
@@ -45,10 +48,14 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Origin:
-    """What a session is started from: an interpreter, and the role that it has."""
+    """What a session is started from: an interpreter, and what the session has besides a template and sizes."""
 
     interpreter_id: str
     execution_role_arn: str | None
+    certificates: tuple[Mapping[str, Any], ...] = ()
+    """Those of the interpreter, and then those of the request."""
+    filesystem_configurations: tuple[Mapping[str, Any], ...] = ()
+    """As with certificates."""
 
 
 class _NotReadyError(Exception):
@@ -65,6 +72,8 @@ class Sessions:
         host: Host,
         lifecycle: Lifecycle,
         hibernation: Hibernation,
+        certificates: Certificates,
+        file_systems: FileSystems,
         host_id: str,
         settings: Settings,
     ) -> None:
@@ -75,6 +84,8 @@ class Sessions:
         self._settings = settings
         self._lifecycle = lifecycle
         self._hibernation = hibernation
+        self._certificates = certificates
+        self._file_systems = file_systems
         self._invocations = Invocations(settings.call_memory_seconds)
         self._closing = False
 
@@ -84,20 +95,29 @@ class Sessions:
         """StartCodeInterpreterSession.
 
         ConflictError if nothing can start from the interpreter's template any more, InvalidRequestError if its role is
-        gone or does not trust it any more.
+        gone or does not trust it any more, or if a certificate or file system of its or of the call's is not to be had.
         """
-        _refuse_unsupported(call.parameters)
         account, identifier = call.principal.account_id, call.parameters["codeInterpreterIdentifier"]
         interpreter = await self._interpreters.resolve(account, identifier)
         self._interpreters.require_role(account, interpreter)
         template_id = await self._interpreters.template_of(interpreter)
         await self._interpreters.require_network(account, interpreter)
-        origin = Origin(interpreter.id, interpreter.execution_role_arn)
+        own: list[dict[str, Any]] = call.parameters.get("certificates") or []
+        await self._certificates.check(account, own)
+        file_systems: list[dict[str, Any]] = call.parameters.get("filesystemConfigurations") or []
+        self._file_systems.check(account, file_systems)
+        origin = Origin(
+            interpreter.id,
+            interpreter.execution_role_arn,
+            (*interpreter.certificates, *own),
+            (*interpreter.filesystem_configurations, *file_systems),
+        )
+        pem = await self._certificates.pem_of(account, origin.certificates)
         sizes = replace(default_sizes(self._settings), **interpreter.sizes)
-        kind = kind_for(template_id, sizes, origin, interpreter.network)
-        row = await self._claim_ready(call, origin, kind)
+        kind = await self.kind_for(account, template_id, sizes, origin, interpreter.network)
+        row = await self._claim_ready(call, origin, kind, pem)
         if row is None:
-            row = await self._claim_start(call, origin, kind, partial(self._start_sandbox, kind))
+            row = await self._claim_start(call, origin, kind, partial(self._start_sandbox, kind, pem))
         row = await self._started(row)
         return {
             "codeInterpreterIdentifier": row.interpreter_id,
@@ -214,11 +234,23 @@ class Sessions:
         kind: SandboxKind,
         bring_up: Callable[[SessionRow], Awaitable[Started]],
     ) -> SessionRow:
-        """A new session of the caller's account in the sandbox that `bring_up` makes; the start that `call` repeats."""
-        _refuse_unsupported(call.parameters)
+        """A new session of the caller's account in the sandbox that `bring_up` makes; the start that `call` repeats.
+
+        Errors as of `start`: what the sandbox trusts already must be what a new one could trust.
+        """
         account = call.principal.account_id
         self._interpreters.require_role(account, await self._interpreters.resolve(account, origin.interpreter_id))
+        await self._certificates.pem_of(account, origin.certificates)
         return await self._started(await self._claim_start(call, origin, kind, bring_up))
+
+    async def kind_for(
+        self, account_id: str, template_id: str, sizes: Sizes, origin: Origin, network: Network
+    ) -> SandboxKind:
+        """What a session's sandbox is to be made of. Errors as of `FileSystems.mounts_of`."""
+        given = origin.filesystem_configurations
+        mounts = await asyncio.to_thread(self._file_systems.mounts_of, account_id, given)
+        has_s3 = origin.execution_role_arn is not None
+        return SandboxKind(template_id, sizes, has_s3, network, bool(origin.certificates), mounts)
 
     async def _started(self, row: SessionRow) -> SessionRow:
         # The start goes on if the client gives up waiting: its retry, with the same token, finds the session.
@@ -227,7 +259,7 @@ class Sessions:
             raise InternalError(f"Session {row.id} could not be started. Start another with a new client token.")
         return row
 
-    async def _claim_ready(self, call: Call, origin: Origin, kind: SandboxKind) -> SessionRow | None:
+    async def _claim_ready(self, call: Call, origin: Origin, kind: SandboxKind, pem: bytes) -> SessionRow | None:
         """The row of a session in a sandbox of the pool, or of the one that an earlier call started.
 
         None if no sandbox is ready.
@@ -237,7 +269,7 @@ class Sessions:
             # Before its row is there: whoever repeats this call finds the row, and then the session.
             live = self._lifecycle.enter(row)
             try:
-                await self._give_life(ready, row)
+                await self._make_own(ready, row, pem)
                 earlier = await self._add_row(call, row, partial(_require_living, live))
             except _NotReadyError as error:
                 log.warning("a sandbox of the pool does not answer", sandbox_id=ready.sandbox_id, error=str(error))
@@ -251,10 +283,13 @@ class Sessions:
             return earlier or row
         return None
 
-    async def _give_life(self, ready: Started, row: SessionRow) -> None:
+    async def _make_own(self, ready: Started, row: SessionRow, pem: bytes) -> None:
+        """Give a sandbox of the pool the session's life and certificates."""
         try:
             async with asyncio.timeout(_READY_SECONDS):
                 await self._host.set_life(ready.sandbox_id, _life_of(row))
+                if pem:
+                    await self._host.trust(ready.sandbox_id, pem)
         except (SandboxLostError, GuestError, TimeoutError) as error:
             raise _NotReadyError(str(error) or "no answer in time") from error
 
@@ -300,13 +335,29 @@ class Sessions:
                     f"The account has {active} active sessions, and may have {self._settings.sessions_max}. "
                     "Stop some, or wait for their timeout."
                 )
+            await self._require_unused(transaction, row)
             await transaction.sessions.add(row)
             if confirm is not None:
                 confirm()
         return None
 
-    async def _start_sandbox(self, kind: SandboxKind, row: SessionRow) -> Started:
-        return await self._host.start(StartSandbox(kind, _life_of(row)))
+    async def _require_unused(self, transaction: Transaction, row: SessionRow) -> None:
+        """ConflictError if a session has a file system that the new one wants too, and one at a time has."""
+        wanted = self._file_systems.unshared_of(row.account_id, row.filesystem_configurations)
+        if wanted:
+            taken = access_points_of(await transaction.sessions.file_systems_in_use(row.account_id))
+            if both := sorted(wanted & taken):
+                raise ConflictError(f"{both[0]} is not shared, and another session has it. Stop that session first.")
+
+    async def _start_sandbox(self, kind: SandboxKind, pem: bytes, row: SessionRow) -> Started:
+        started = await self._host.start(StartSandbox(kind, _life_of(row)))
+        try:
+            if pem:
+                await self._host.trust(started.sandbox_id, pem)
+        except BaseException:
+            await asyncio.shield(self._host.stop(started.sandbox_id, EndReason.START_FAILED))
+            raise
+        return started
 
     async def _earlier_start(self, transaction: Transaction, session_id: str) -> SessionRow:
         row = await transaction.sessions.get(session_id)
@@ -337,6 +388,8 @@ class Sessions:
             sizes=asdict(kind.sizes),
             started_from=None if ready is None else ready.started_from,
             execution_role_arn=origin.execution_role_arn,
+            certificates=[dict(one) for one in origin.certificates],
+            filesystem_configurations=[dict(one) for one in origin.filesystem_configurations],
         )
 
     # Finding
@@ -438,11 +491,6 @@ def _life_of(row: SessionRow) -> float:
     return max((row.deadline_at - clock.now()).total_seconds(), 0.0)
 
 
-def kind_for(template_id: str, sizes: Sizes, origin: Origin, network: Network) -> SandboxKind:
-    """What a session's sandbox is to be made of."""
-    return SandboxKind(template_id, sizes, has_s3=origin.execution_role_arn is not None, network=network)
-
-
 def default_sizes(settings: Settings) -> Sizes:
     """What a sandbox may use where its interpreter chooses nothing else."""
     return Sizes(
@@ -465,10 +513,3 @@ def _invocation_key(call: Call, session_id: str) -> InvocationKey | None:
     if invocation_id is None:
         return None
     return InvocationKey(call.principal.access_key_id, session_id, invocation_id, call.body_sha256)
-
-
-def _refuse_unsupported(parameters: dict[str, Any]) -> None:
-    """What this version cannot give a session must not be accepted and ignored."""
-    for name in ("certificates", "filesystemConfigurations"):
-        if parameters.get(name):
-            raise InvalidRequestError.of_field(name, "not supported by this version of fumehood; leave it out")

@@ -18,7 +18,7 @@ from fumehood.sandbox.contract import Sizes
 from fumehood.sandbox.host import Host, SavedImage, Started, StartSandbox
 from fumehood.sessions.hibernation import Hibernation, NetworkOf
 from fumehood.sessions.lifecycle import LiveSession
-from fumehood.sessions.service import Origin, Sessions, kind_for
+from fumehood.sessions.service import Origin, Sessions
 from fumehood.settings import Settings
 from fumehood.store.database import Database
 from fumehood.store.sessions import SessionRow
@@ -135,8 +135,9 @@ class Snapshots:
     async def _start(
         self, call: Call, origin: Origin, template_id: str, sizes: dict[str, int], image_id: str
     ) -> SessionRow:
-        network = await self._network_of(call.principal.account_id, origin.interpreter_id)
-        kind = kind_for(template_id, Sizes(**sizes), origin, network)
+        account_id = call.principal.account_id
+        network = await self._network_of(account_id, origin.interpreter_id)
+        kind = await self._sessions.kind_for(account_id, template_id, Sizes(**sizes), origin, network)
 
         async def bring_up(row: SessionRow) -> Started:
             life_seconds = (row.deadline_at - clock.now()).total_seconds()
@@ -184,7 +185,12 @@ class Snapshots:
 
 
 def _origin(row: SessionRow | SnapshotRow) -> Origin:
-    return Origin(row.interpreter_id, row.execution_role_arn)
+    return Origin(
+        row.interpreter_id,
+        row.execution_role_arn,
+        tuple(row.certificates),
+        tuple(row.filesystem_configurations),
+    )
 
 
 def _sandbox_of(live: LiveSession) -> str:

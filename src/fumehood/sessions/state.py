@@ -31,6 +31,7 @@ _DETAILED = (
     EndReason.UNRESPONSIVE,
 )
 """Those whose detail says more, and is for the caller."""
+_NOT_LISTED = ("sessionTimeoutSeconds", "certificates", "filesystemConfigurations")
 
 
 def statuses_of(api_status: str | None) -> Collection[SessionStatus] | None:
@@ -55,16 +56,18 @@ def describe(row: SessionRow) -> dict[str, Any]:
         "sessionTimeoutSeconds": row.timeout_seconds,
         "status": api_status(row),
     }
-    if row.name is not None:
-        members["name"] = row.name
-    return members
+    given = {
+        "name": row.name,
+        "certificates": row.certificates,
+        "filesystemConfigurations": row.filesystem_configurations,
+    }
+    return members | {name: value for name, value in given.items() if value}
 
 
 def summarise(row: SessionRow) -> dict[str, Any]:
     """An entry of a ListCodeInterpreterSessions answer."""
     summary = describe(row) | {"lastUpdatedAt": row.updated_at}
-    del summary["sessionTimeoutSeconds"]
-    return summary
+    return {name: value for name, value in summary.items() if name not in _NOT_LISTED}
 
 
 def described_sizes(row: SessionRow) -> dict[str, int]:

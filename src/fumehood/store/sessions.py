@@ -102,6 +102,9 @@ _COUNT_ACTIVE = select(func.count()).where(
     sessions.c.status != SessionStatus.TERMINATED,
     sessions.c.status != SessionStatus.STOPPING,
 )
+_FILE_SYSTEMS_IN_USE = select(sessions.c.filesystem_configurations).where(
+    sessions.c.account_id == bindparam("account_id"), sessions.c.status != SessionStatus.TERMINATED
+)
 
 
 class SessionRepository:
@@ -110,6 +113,11 @@ class SessionRepository:
     def __init__(self, connection: AsyncConnection, page_tokens: PageTokens) -> None:
         self._connection = connection
         self._page_tokens = page_tokens
+
+    async def file_systems_in_use(self, account_id: str) -> list[dict[str, Any]]:
+        """The file-system configurations of all sessions of the account that are not over."""
+        rows = await self._connection.execute(_FILE_SYSTEMS_IN_USE, {"account_id": account_id})
+        return [one for (configurations,) in rows for one in configurations]
 
     async def add(self, row: SessionRow) -> None:
         """Keep a new session. Its id must be new: sqlalchemy.exc.IntegrityError otherwise.

@@ -258,6 +258,28 @@ async def test_who_may_create_and_invoke_may_not_pass_a_role(path: Path) -> None
     )
 
 
+@pytest.mark.parametrize("operation", ["CreateCodeInterpreter", "StartCodeInterpreterSession"])
+async def test_who_may_create_and_start_may_not_read_a_secret(path: Path, operation: str) -> None:
+    secrets = [f"arn:aws:secretsmanager:us-east-1:{ACCOUNT}:secret:{name}" for name in ("ca-1", "ca-2")]
+    named = [{"location": {"secretsManager": {"secretArn": arn}}} for arn in secrets]
+    decides = authorisation(
+        path,
+        uses=document(("Allow", "bedrock-agentcore:*", "*")),
+        one=document(("Allow", "secretsmanager:GetSecretValue", secrets[0])),
+        both=document(("Allow", "secretsmanager:GetSecretValue", secrets)),
+        never=document(("Deny", "secretsmanager:*", secrets[1])),
+    )
+
+    async def may(*policies: str) -> bool:
+        asked = call(operation, policies=policies, codeInterpreterIdentifier=MINE, certificates=named)
+        return await allowed(decides, asked)
+
+    assert await may("uses", "both")
+    for policies in (("uses",), ("both",), ("uses", "one"), ("uses", "both", "never")):
+        assert not await may(*policies), policies
+    await decides.authorise(call(operation, certificates=[*named, {"location": {}}]))
+
+
 @pytest.mark.parametrize("parameter", ["sessionId", "snapshotId"])
 async def test_the_extension_s_actions_are_on_the_session_s_interpreter(path: Path, parameter: str) -> None:
     decides = authorisation(

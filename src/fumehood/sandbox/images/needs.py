@@ -9,6 +9,7 @@ from fumehood.sandbox.warm import processor
 
 def needs_of(spec: SandboxSpec, isolation: Isolation) -> dict[str, str]:
     """By name, for a sandbox made of `spec`: what it runs in and on. The names are for people."""
+    mounts = [f"{mount.destination} ({'read' if mount.is_read_only else 'write'})" for mount in spec.mounts]
     return {
         "engine": f"{isolation.engine} {isolation.version}",
         "platform": isolation.platform,
@@ -20,4 +21,4 @@ def needs_of(spec: SandboxSpec, isolation: Isolation) -> dict[str, str]:
         "cpus": str(spec.cpus),
         "memory_bytes": str(spec.memory_bytes),
         "disk_bytes": str(spec.disk_bytes),
-    }
+    } | ({"file systems": ", ".join(mounts)} if mounts else {})
