@@ -1,7 +1,9 @@
 """The scripts people start with, in a process that has only what `fumehood env` gives it."""
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 from tests.service import Service
 
@@ -59,3 +61,12 @@ def test_the_sdk_s_code_session_keeps_state(server: Service) -> None:
 
 def test_boto3_with_both_clients_makes_uses_and_deletes_an_interpreter(server: Service) -> None:
     assert _run(server, _BOTO3) == "hello\nDELETING\n"
+
+
+def test_the_script_of_the_docs_calls_the_extension(server: Service) -> None:
+    script = Path(__file__).parents[2] / "docs" / "call_extension.py"
+    for request in (["GET", "/fumehood/v1/pool"], ["POST", "/fumehood/v1/snapshots/list", "{}"]):
+        command = [sys.executable, str(script), *request]
+        finished = subprocess.run(command, env=server.environment(), capture_output=True, text=True, timeout=120)
+        assert finished.returncode == 0, finished.stderr
+        assert {"pools", "snapshots"} & json.loads(finished.stdout).keys()
