@@ -110,8 +110,8 @@ class Gvisor:
             if as_clone:
                 renew = GuestRequest("renew", {"timeout_seconds": spec.start_timeout_seconds})
                 await sandbox.call(renew, spec.start_timeout_seconds, 0)
-        except BaseException:
-            await asyncio.shield(sandbox.stop(EndReason.START_FAILED))
+        except BaseException as error:
+            await asyncio.shield(sandbox.stop(_reason_of(error)))
             raise
         return sandbox
 
@@ -244,8 +244,8 @@ class Gvisor:
         sandbox = GvisorSandbox(self, spec, isolation, folder, keeper, self._ended / spec.sandbox_id, network)
         try:
             await sandbox.get_ready()
-        except BaseException:
-            await asyncio.shield(sandbox.stop(EndReason.START_FAILED))
+        except BaseException as error:
+            await asyncio.shield(sandbox.stop(_reason_of(error)))
             raise
         return sandbox
 
@@ -338,6 +338,11 @@ class Gvisor:
     async def _quietly(self, *arguments: str) -> None:
         with suppress(RuntimeError, TimeoutError, OSError):
             await self.command(*arguments)
+
+
+def _reason_of(error: BaseException) -> EndReason:
+    """Why a sandbox ends whose start was broken off: nothing failed where somebody gave up, as at the server's end."""
+    return EndReason.STOPPED if isinstance(error, asyncio.CancelledError) else EndReason.START_FAILED
 
 
 class GvisorSandbox:
