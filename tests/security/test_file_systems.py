@@ -55,6 +55,12 @@ def test_the_folder_is_there_so_what_follows_could_be_seen(attacker: Session, fo
     assert sh(attacker, f"cat {_AT}/link-within")["stdout"].strip() == "there"
 
 
+def test_the_template_that_others_start_from_tells_nothing_of_it(attacker: Session, mounting: Service) -> None:
+    assert sh(attacker, "ls /mnt")["stdout"] == "ours\n"
+    shown = [*(mounting.data / "templates").resolve().glob("*/root/mnt/*")]
+    assert shown == []
+
+
 @pytest.mark.parametrize("made_by", ["code inside", "another session's code, on the machine"])
 @pytest.mark.parametrize("target", ["{root}/secret", "../secret", "../../../../../../..{root}/secret"])
 def test_a_link_leads_nowhere_on_the_machine(attacker: Session, folder: Path, made_by: str, target: str) -> None:

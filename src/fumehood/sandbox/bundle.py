@@ -9,6 +9,8 @@ from fumehood.network.policy import Mode, network_from
 from fumehood.sandbox.contract import Mount, SandboxSpec
 
 HOSTNAME = "sandbox"
+MOUNTS = "mnt"
+"""The folder of the root that the sandbox's own mounts are in."""
 _SPEC = "spec.json"
 _GUEST_MOUNT = "/.fumehood"
 # What the agent needs to run user code as another user, to end it, and to drop all of this in its children.

@@ -18,7 +18,7 @@ from fumehood.network.networks import Attached, Networks
 from fumehood.network.policy import SANDBOX, Mode, Network
 from fumehood.network.uplink import NetworkUnavailableError
 from fumehood.sandbox import limits
-from fumehood.sandbox.bundle import make_bundle, read_spec
+from fumehood.sandbox.bundle import MOUNTS, make_bundle, read_spec
 from fumehood.sandbox.channel import Channel, make_pipes
 from fumehood.sandbox.contract import (
     AnswerGuest,
@@ -286,6 +286,7 @@ class Gvisor:
         arguments = (
             *(str(self._ended / spec.sandbox_id), str(disk), self.group_of(spec.sandbox_id), str(spec.memory_bytes)),
             *(spec.sandbox_id, self._runsc, str(self._state), described),
+            str(spec.root / MOUNTS) if spec.mounts else "none",
             *self.flags(f"root:dir={folder / 'disk'}", spec.network),
             *(*subcommand, "--bundle", str(folder), spec.sandbox_id),
         )

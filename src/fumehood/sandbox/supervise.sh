@@ -2,11 +2,13 @@
 # Keeps one sandbox: gives it its disk, runs it, and takes away all that is left of it when it has ended, whether or
 # not a server still watches. Runs in a mount namespace of its own, so that its mount ends with it however it ends.
 #
-#   supervise.sh FOLDER ENDED DISK_IMAGE CGROUP MEMORY_BYTES ID RUNSC STATE NETWORK COMMAND [ARGUMENT...]
+#   supervise.sh FOLDER ENDED DISK_IMAGE CGROUP MEMORY_BYTES ID RUNSC STATE NETWORK MOUNTS COMMAND [ARGUMENT...]
 #
 # NETWORK is `none`, or `SIDE,LOCK,MASK`: descriptors of the network namespace that the sandbox is started in and of a
 # lock that is held as long as this keeper lives, and whether runsc must not see the folder `net/core` of /proc/sys. This
 # keeper runs in the namespace between that one and the machine: what is in either ends with them both.
+#
+# MOUNTS is `none`, or the folder of the template in which runsc would make the places of the sandbox's own mounts.
 #
 # FOLDER is the sandbox's own, STATE runsc's, COMMAND what runs it. FOLDER/deadline has the second, counted as
 # `date +%s` does, at which a sandbox is killed whose agent has not ended it; when it becomes an earlier one send SIGUSR1.
@@ -14,6 +16,8 @@
 set -u
 folder=$1 ended=$2 image=$3 cgroup=$4 memory=$5 id=$6 runsc=$7 state=$8 network=$9
 shift 9
+mounts=$1
+shift
 groups=/sys/fs/cgroup
 # The status with which the agent ends a sandbox at its deadline.
 at_deadline=75
@@ -78,6 +82,10 @@ cp --sparse=always "$image" "$folder/disk.img" 2>>"$folder/runsc.log" || finish 
 mount -o loop,nosuid,nodev,noexec "$folder/disk.img" "$folder/disk" 2>>"$folder/runsc.log" || finish 125
 # The mount keeps the image; without a name nothing of it can be left behind.
 rm "$folder/disk.img"
+if [ "$mounts" != none ]; then
+    # Only seen here: the template itself is never written to. A link there could lead anywhere on the machine.
+    [ ! -L "$mounts" ] && mount -t tmpfs -o size=1m,mode=755,nosuid,nodev none "$mounts" 2>>"$folder/runsc.log" || finish 125
+fi
 
 # runsc takes away groups that it made before anybody could read why the sandbox died, but leaves those that it found.
 if [ -d "$groups/memory" ]; then
