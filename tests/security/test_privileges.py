@@ -95,7 +95,7 @@ _ATTEMPTS = {
     "look into the kernel by tracing": "os.listdir('/sys/kernel/debug')",
     "see programs in the kernel": "os.listdir('/sys/fs/bpf')",
 }
-_PRELUDE = """
+_HELPERS = """
 import ctypes, fcntl, os, resource, signal, socket, stat, time
 libc = ctypes.CDLL(None, use_errno=True)
 def call(function, *arguments):
@@ -116,6 +116,8 @@ def on_helpers(attack):
         else:
             return
     raise PermissionError('all refused')
+"""
+_PRELUDE = f"""{_HELPERS}
 try:
     ATTEMPT
 except (OSError, ValueError, AttributeError, ZeroDivisionError) as error:
@@ -172,8 +174,7 @@ _IN_A_NAMESPACE = {
 
 @pytest.mark.parametrize("attempt", _IN_A_NAMESPACE.values(), ids=_IN_A_NAMESPACE)
 def test_a_user_namespace_does_not_let_user_code(inside: Session, attempt: str) -> None:
-    prelude = _PRELUDE.partition("try:\n    ATTEMPT")[0]
-    result = inside.run(prelude + _NAMESPACED.replace("ATTEMPT", attempt))["structuredContent"]
+    result = inside.run(_HELPERS + _NAMESPACED.replace("ATTEMPT", attempt))["structuredContent"]
     assert result["stdout"].startswith("refused"), result
     assert inside.sh("echo alive")["structuredContent"]["stdout"] == "alive\n"
 
@@ -181,8 +182,7 @@ def test_a_user_namespace_does_not_let_user_code(inside: Session, attempt: str) 
 def test_a_user_namespace_gives_power_over_what_is_in_it(inside: Session) -> None:
     inside.sh("echo here > /tmp/marker")
     attempt = "call(libc.mount, b'none', b'/tmp', b'tmpfs', 0, 0); assert os.listdir('/tmp') == []"
-    prelude = _PRELUDE.partition("try:\n    ATTEMPT")[0]
-    result = inside.run(prelude + _NAMESPACED.replace("ATTEMPT", attempt))["structuredContent"]
+    result = inside.run(_HELPERS + _NAMESPACED.replace("ATTEMPT", attempt))["structuredContent"]
     assert result["stdout"] == "done", "the attempts above are really made with capabilities"
     assert inside.sh("cat /tmp/marker")["structuredContent"]["stdout"] == "here\n", "nobody else sees its mounts"
 

@@ -35,7 +35,8 @@ class Certificates:
 
     async def pem_of(self, account_id: str, given: Sequence[Configuration]) -> bytes:
         """The certificates in PEM, each once. InvalidRequestError as of `check`, for any one of them."""
-        return await asyncio.to_thread(self._pem_of, account_id, given)
+        # Most sessions have none, and their start is not to wait for a thread.
+        return await asyncio.to_thread(self._pem_of, account_id, given) if given else b""
 
     def _pem_of(self, account_id: str, given: Sequence[Configuration]) -> bytes:
         found: dict[bytes, None] = {}

@@ -4,6 +4,7 @@ An access point of Amazon EFS or S3 Files is a folder here, with who may have it
 ARNs, and nothing that is not declared can be mounted.
 """
 
+import asyncio
 import os
 import stat
 from collections.abc import Mapping, Sequence
@@ -72,6 +73,10 @@ class FileSystems:
             if (count := sum(kind in one for one in given)) > EACH_MAX:
                 raise InvalidRequestError.of_field(_FIELD, f"at most {EACH_MAX} may be of {name}, not {count}")
         self.mounts_of(account_id, given)
+
+    async def mounts_for(self, account_id: str, given: Sequence[Configuration]) -> tuple[Mount, ...]:
+        """As `mounts_of`, in a thread where there is anything to look at."""
+        return await asyncio.to_thread(self.mounts_of, account_id, given) if given else ()
 
     def mounts_of(self, account_id: str, given: Sequence[Configuration]) -> tuple[Mount, ...]:
         """What a session of the account has mounted. Looks at folders, for which it blocks a moment.

@@ -1,22 +1,19 @@
 """Changes to the credentials file, as `fumehood principals` makes them: one at a time, whole, and its comments kept."""
 
-import contextlib
-import fcntl
 import os
 import re
 import tempfile
-import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
 from fumehood import clock
 from fumehood.errors import ConfigurationError
+from fumehood.file_lock import file_lock
 from fumehood.identity.principals import Principals, Profile, new_key, parse_profiles
 
 _LOCK_SECONDS = 30.0
-_LOCK_POLL_SECONDS = 0.05
 _HEADING = re.compile(r"\[(?P<name>.+)\]")
 _OPTION = re.compile(r"(?P<indent>\s*)(?P<key>[^\s=:#;\[][^=:]*?)\s*[=:]")
 Lines = list[str]
@@ -102,7 +99,8 @@ def _edit(path: Path, name: str, change: Callable[[Lines, Mapping[str, Profile]]
     """Replace the file by its lines as `change` gives them, in which only the principal `name` may differ."""
     # A link is followed: what it leads to is what the server reads.
     path = path.resolve()
-    with _locked(path):
+    problem = f"Another run of this command holds {path}; try again."
+    with file_lock(path.with_name(f"{path.name}.lock"), _LOCK_SECONDS, problem):
         Principals.load(path)  # who can read it, and how large it is
         text = path.read_text()
         before = parse_profiles(path, text)
@@ -111,25 +109,6 @@ def _edit(path: Path, name: str, change: Callable[[Lines, Mapping[str, Profile]]
         if {**after, name: None} != {**before, name: None}:
             raise ConfigurationError(f"{path} is written in a way that cannot be changed here: change it by hand.")
         _replace(path, changed)
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Generator[None]:
-    """Hold the file against other runs. ConfigurationError if another holds it too long."""
-    descriptor = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        deadline = clock.monotonic_seconds() + _LOCK_SECONDS
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if clock.monotonic_seconds() > deadline:
-                    raise ConfigurationError(f"Another run of this command holds {path}; try again.") from None
-                time.sleep(_LOCK_POLL_SECONDS)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _replace(path: Path, text: str) -> None:

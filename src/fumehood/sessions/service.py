@@ -248,7 +248,7 @@ class Sessions:
     ) -> SandboxKind:
         """What a session's sandbox is to be made of. Errors as of `FileSystems.mounts_of`."""
         given = origin.filesystem_configurations
-        mounts = await asyncio.to_thread(self._file_systems.mounts_of, account_id, given)
+        mounts = await self._file_systems.mounts_for(account_id, given)
         has_s3 = origin.execution_role_arn is not None
         return SandboxKind(template_id, sizes, has_s3, network, bool(origin.certificates), mounts)
 

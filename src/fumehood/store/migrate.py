@@ -1,11 +1,8 @@
 """Bring a database to the tables of this version. Synchronous: Alembic is, so the caller gives it a thread."""
 
-import fcntl
-import os
 import secrets
 import sqlite3
 import threading
-import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,10 +15,10 @@ from sqlalchemy.pool import NullPool
 
 from fumehood import clock
 from fumehood.errors import ConfigurationError
+from fumehood.file_lock import file_lock
 from fumehood.store.tables import installation
 
 _PAGE_TOKEN_KEY_BYTES = 32
-_POLL_SECONDS = 0.02
 _ADVISORY_LOCK = 0x66756D65686F6F64  # "fumehood"
 # Alembic keeps the migration at work in module globals.
 _one_at_a_time = threading.Lock()
@@ -65,31 +62,15 @@ def _exclusive_transaction(url: URL, wait_seconds: int) -> Generator[Connection]
         return
     engine = create_engine(url.set(drivername="sqlite"), poolclass=NullPool, connect_args={"timeout": wait_seconds})
     event.listen(engine, "connect", _leave_transactions_to_us)
-    with _file_lock(Path(f"{url.database}.lock"), wait_seconds), engine.connect() as connection:
+    lock = Path(f"{url.database}.lock")
+    problem = f"Another process has held {lock} for {wait_seconds} seconds."
+    with file_lock(lock, wait_seconds, problem), engine.connect() as connection:
         # A lasting property of the file. Changing it waits for nobody, hence the lock; where it is so, nothing happens.
         connection.exec_driver_sql("PRAGMA journal_mode = WAL")
         connection.commit()
         with connection.begin():
             connection.exec_driver_sql("BEGIN IMMEDIATE")
             yield connection
-
-
-@contextmanager
-def _file_lock(path: Path, wait_seconds: int) -> Generator[None]:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        deadline = clock.monotonic_seconds() + wait_seconds
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if clock.monotonic_seconds() > deadline:
-                    raise ConfigurationError(f"Another process has held {path} for {wait_seconds} seconds.") from error
-                time.sleep(_POLL_SECONDS)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _leave_transactions_to_us(connection: sqlite3.Connection, _record: object) -> None:
