@@ -1,12 +1,12 @@
 """Fixtures for attacks: a session to attack from, and a server with small sandboxes to fill."""
 
-import secrets
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
+from fumehood.identity import credentials_file
 from fumehood.settings import MIB
 from tests.service import Service, Session, service
 from tests.signing import Caller
@@ -16,6 +16,7 @@ SMALL_MEMORY_BYTES = 1024 * MIB
 SMALL_DISK_BYTES = 96 * MIB
 SMALL_PROCESSES = 48
 SMALL_CALL_SECONDS = 10
+STRANGERS_ACCOUNT = "999988887777"
 
 
 @pytest.fixture(scope="module")
@@ -32,16 +33,10 @@ def caller(server: Service) -> Caller:
     return Caller(server)
 
 
-@pytest.fixture(scope="session")
-def stranger(server: Service) -> Any:
-    """A client of another account, added while the server runs."""
-    secret = secrets.token_urlsafe(30)
-    with (server.data / "credentials").open("a") as credentials:
-        credentials.write(
-            f"\n[stranger]\naws_access_key_id = AKIASTRANGERSTRANGER\naws_secret_access_key = {secret}\n"
-            "aws_account_id = 999988887777\n"
-        )
-    made = server.client(principal="stranger")
+def add_stranger(server: Service, **config: Any) -> Any:
+    """A client of another account, added while the server runs, once it is known there."""
+    credentials_file.add(server.data / "credentials", "stranger", STRANGERS_ACCOUNT, None)
+    made = server.client(principal="stranger", **config)
 
     def is_known() -> bool:
         try:
@@ -52,6 +47,12 @@ def stranger(server: Service) -> Any:
 
     wait_until(is_known, "the new principal to be known")
     return made
+
+
+@pytest.fixture(scope="session")
+def stranger(server: Service) -> Any:
+    """A client of another account than the server's own."""
+    return add_stranger(server)
 
 
 @pytest.fixture(scope="session")

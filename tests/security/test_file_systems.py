@@ -11,6 +11,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.file_systems import declare, declared, efs, make_folder
+from tests.security.conftest import add_stranger
 from tests.service import Service, Session, make_data_folder
 
 _SECRET = "a file of the machine beside the folder"
@@ -168,12 +169,7 @@ def test_a_socket_or_pipe_of_the_machine_is_no_way_out(attacker: Session, folder
 
 
 def test_another_account_cannot_have_it_nor_tell_that_it_is_there(mounting: Service) -> None:
-    with (mounting.data / "credentials").open("a") as credentials:
-        credentials.write(
-            "\n[stranger]\naws_access_key_id = AKIASTRANGERSTRANGER\n"
-            "aws_secret_access_key = strangerstrangerstrangerstranger\naws_account_id = 999988887777\n"
-        )
-    stranger = mounting.client(principal="stranger", retries={"max_attempts": 9, "mode": "standard"})
+    stranger = add_stranger(mounting, retries={"max_attempts": 9, "mode": "standard"})
     messages: list[str] = []
     for number in (1, 9):
         configuration = efs(number, "/mnt/x")

@@ -108,12 +108,17 @@ def _run(session: Session, runtime: str, code: str) -> dict[str, Any]:
 
 
 def _renew(session: Session) -> None:
-    """End all kernels: what the attacks of one test replaced is not there in the next."""
-    session.sh("pkill -9 -f '[k]ernels/(deno|node)'; while pgrep -f '[k]ernels/(deno|node)'; do :; done")
+    """End all kernels: what the attacks of one test replaced is not there in the next.
+
+    One that is killed has no command line any more while its threads still end, so what is waited for is its number.
+    """
+    kernels = "$(pgrep -f '[k]ernels/(deno|node)')"
+    session.sh(f"for id in {kernels}; do kill -9 $id; while [ -e /proc/$id ]; do :; done; done")
 
 
 def _check_true(session: Session, runtime: str) -> None:
-    assert _run(session, runtime, "6 * 7")["stdout"] == "42"
+    done = _run(session, runtime, "6 * 7")
+    assert done["stdout"] == "42", done
     failed = _run(session, runtime, "throw 'told'")
     assert failed["exitCode"] == 1
     assert "told" in failed["stderr"]
