@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import track
 
-from benchmarks import measures, report, rounds, servers
+from benchmarks import boots, measures, report, rounds, servers
 from fumehood.cli.bench import machine
 from fumehood.cli.bench.samples import Samples
 from fumehood.sandbox.template import catalog
@@ -41,20 +41,20 @@ def run(*, rounds_: Annotated[_Count, Parameter("rounds")] = 20, calls: _Count =
     console = Console()
     template = asyncio.run(catalog.ensure(Settings().template, Settings(), Silent()))
     with ExitStack() as stack:
-        restored, cold, stub, late = map(
+        server = stack.enter_context(servers.started())
+        restored = servers.client(server.variables)
+        cold, stub, late = map(
             stack.enter_context,
-            (
-                servers.fumehood(),
-                servers.fumehood(warm=False),
-                servers.stub(),
-                servers.stub(measures.LATE_SECONDS),
-            ),
+            (servers.fumehood(warm=False), servers.stub(), servers.stub(measures.LATE_SECONDS)),
         )
         turns = rounds.run_calls(samples, rounds_, calls, restored, stub, late)
         for _ in track(turns, "calls", total=rounds_, console=console):
             pass
         turns = rounds.run_starts(samples, rounds_, restored, cold, template.root)
         for _ in track(turns, "starts", total=rounds_, console=console):
+            pass
+        turns = boots.run(samples, rounds_, server, restored, cold)
+        for _ in track(turns, "boots", total=rounds_, console=console):
             pass
     finished = report.Run(began, here, machine.load_average(), samples)
     name = f"{began:%Y-%m-%d}.json"

@@ -66,4 +66,13 @@ def _start_measures(way: str) -> StartMeasures:
 RESTORED = _start_measures("restored")
 COLD = _start_measures("cold")
 STARTS = (JUPYTER_START, PANDAS_START, *RESTORED.all, *COLD.all)
-MEASURES = {measure.name: measure for measure in (*CALLS, *STARTS)}
+
+BOOT = Measure(
+    "boot",
+    "cold: start to the results of pandas and a figure in Python, of code on deno, and of code on nodejs",
+)
+SNAPSHOT = Measure(
+    "snapshot", "start from a snapshot of such a session, to results from the state of all three", BOOT.name
+)
+BOOTS = (BOOT, SNAPSHOT)
+MEASURES = {measure.name: measure for measure in (*CALLS, *STARTS, *BOOTS)}

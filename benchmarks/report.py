@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
-from benchmarks.measures import CALLS, MEASURES, STARTS, Measure
+from benchmarks.measures import BOOTS, CALLS, MEASURES, STARTS, Measure
 from fumehood.cli.bench.machine import Machine
 from fumehood.cli.bench.samples import Sample, Samples
 
@@ -88,6 +88,10 @@ def as_page(run: Run, json_name: str) -> str:
             "*cold*: by a server that has none.",
             "",
             *table(STARTS, run.samples),
+            "",
+            "## A full boot and a restore",
+            "",
+            *table(BOOTS, run.samples),
             "",
         )
     )

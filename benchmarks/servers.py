@@ -35,7 +35,7 @@ def fumehood(warm: bool = True, template: str | None = None) -> Generator[Any]:
     Its sessions are restored from a warm checkpoint, or if not `warm` started cold; of the default template, or of one.
     """
     with started(warm, None if template is None else {"FUMEHOOD_TEMPLATE": template}) as server:
-        yield _client(server.variables)
+        yield client(server.variables)
 
 
 @contextlib.contextmanager
@@ -62,10 +62,10 @@ def started(warm: bool = True, settings: Mapping[str, str] | None = None) -> Gen
 def stub(after_seconds: float = 0.0) -> Generator[Any]:
     """The stub that answers at once, or after a time; a boto3 client of it."""
     with servers.stub(after_seconds) as variables:
-        yield _client(variables)
+        yield client(variables)
 
 
-def _client(variables: Mapping[str, str]) -> Any:
+def client(variables: Mapping[str, str]) -> Any:
     """The data plane's client, as boto3 makes it by default."""
     return cast(Any, boto3).client(
         "bedrock-agentcore",
