@@ -116,6 +116,7 @@ class Progress:
         self._seconds = seconds
         self._calls_min = calls_min
         self._tallies: list[Tally] = []
+        self._told = 0
 
     def tally(self) -> Tally:
         """A new tally, of one session, that counts here."""
@@ -132,10 +133,13 @@ class Progress:
         return time.monotonic() - self._began < self._seconds or self.calls < self._calls_min
 
     def say(self) -> None:
-        """How far it is."""
-        errors = sum(len(tally.unexplained) for tally in list(self._tallies))
+        """How far it is, and what has failed since the last time."""
+        errors = [error for tally in list(self._tallies) for error in tally.unexplained]
         elapsed = time.monotonic() - self._began
-        self._console.print(f"soak: {elapsed:.0f} s, {self.calls} calls, {errors} unexplained", highlight=False)
+        self._console.print(f"soak: {elapsed:.0f} s, {self.calls} calls, {len(errors)} unexplained", highlight=False)
+        for error in errors if len(errors) > self._told else []:
+            self._console.print(error, highlight=False, markup=False, soft_wrap=True)
+        self._told = len(errors)
 
     @property
     def total(self) -> Tally:

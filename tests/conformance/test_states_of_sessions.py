@@ -144,6 +144,19 @@ def test_a_session_in_use_is_not_paused(caller: Caller, session: Session) -> Non
         assert call.result()["structuredContent"]["stdout"] == "done\n"
 
 
+def test_a_pause_waits_for_what_is_about_to_end(caller: Caller, session: Session) -> None:
+    session.sh("head -c 3000000 /dev/zero > large")
+    for _ in range(5):
+        # Who has the last byte of it asks before the server has seen that it was taken.
+        assert len(caller.call("GET", f"/fumehood/v1/sessions/{session.id}/files/large").body) == 3_000_000
+        assert _ask(caller, "POST", f"sessions/{session.id}/pause")["state"] == "hibernated"
+    with ThreadPoolExecutor(1) as threads:
+        call = threads.submit(session.sh, "touch begun; sleep 0.2; echo done")
+        wait_until(lambda: "begun" in session.sh("ls")["structuredContent"]["stdout"], "the call")
+        assert _ask(caller, "POST", f"sessions/{session.id}/pause")["state"] == "hibernated"
+        assert call.result()["structuredContent"]["stdout"] == "done\n"
+
+
 def test_a_paused_session_can_be_stopped_and_says_so(caller: Caller, client: Any) -> None:
     session = Session(client)
     _ask(caller, "POST", f"sessions/{session.id}/pause")

@@ -1,5 +1,6 @@
 """What a session's owner may do with it beyond the AWS operations: look at it closely, pause and resume it."""
 
+import asyncio
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -11,11 +12,13 @@ from fumehood.sandbox.contract import Isolation, Usage
 from fumehood.sandbox.host import Host
 from fumehood.sessions import state
 from fumehood.sessions.hibernation import Hibernation
-from fumehood.sessions.lifecycle import spent
+from fumehood.sessions.lifecycle import LiveSession, spent
 from fumehood.sessions.service import Sessions
 from fumehood.store.sessions import SessionRow, SessionStatus
 
 _NOTHING = Usage(0.0, 0, 0)
+_ABOUT_TO_END_SECONDS = 2.0
+_LOOK_SECONDS = 0.01
 
 
 class Control:
@@ -62,6 +65,7 @@ class Control:
         ConflictError while a call or transfer is under way in it, or if its state cannot be kept.
         """
         live = await self._sessions.find_live(call.principal, call.parameters["sessionId"])
+        await _until_unused(live)
         try:
             is_paused = await self._hibernation.hibernate(live)
         except ImageError as error:
@@ -82,6 +86,14 @@ class Control:
         with suppress(SandboxLostError, OSError):
             return await self._host.usage(row.sandbox_id)
         return _NOTHING
+
+
+async def _until_unused(live: LiveSession) -> None:
+    """Wait for what is about to end: who has read the last byte of an answer may be here before it is over for us."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_ABOUT_TO_END_SECONDS):
+            while live.uses:
+                await asyncio.sleep(_LOOK_SECONDS)
 
 
 def _moment(moment: Any) -> str:
