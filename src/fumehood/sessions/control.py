@@ -18,7 +18,6 @@ from fumehood.store.sessions import SessionRow, SessionStatus
 
 _NOTHING = Usage(0.0, 0, 0)
 _ABOUT_TO_END_SECONDS = 2.0
-_LOOK_SECONDS = 0.01
 
 
 class Control:
@@ -90,10 +89,9 @@ class Control:
 
 async def _until_unused(live: LiveSession) -> None:
     """Wait for what is about to end: who has read the last byte of an answer may be here before it is over for us."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(_ABOUT_TO_END_SECONDS):
-            while live.uses:
-                await asyncio.sleep(_LOOK_SECONDS)
+    if live.uses:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(live.unused.wait(), _ABOUT_TO_END_SECONDS)
 
 
 def _moment(moment: Any) -> str:

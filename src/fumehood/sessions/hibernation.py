@@ -105,6 +105,7 @@ class Hibernation:
         ThrottledError if this machine has no room for it now, NotFoundError if it ends meanwhile.
         """
         live.uses += 1
+        live.unused.clear()
         live.uses_begun += 1
         try:
             if live.is_leaving or live.row.status is SessionStatus.HIBERNATED:
@@ -113,6 +114,8 @@ class Hibernation:
         finally:
             live.uses -= 1
             live.used_at = clock.monotonic_seconds()
+            if not live.uses:
+                live.unused.set()
 
     async def wake(self, live: LiveSession) -> None:
         """Give a session its sandbox back, if it has none. Errors as of `use`."""

@@ -30,6 +30,8 @@ class LiveSession:
     turns: Turns = field(default_factory=Turns)
     uses: int = 0
     """Calls and transfers under way."""
+    unused: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set whenever there are none any more."""
     uses_begun: int = 0
     """How many there have been: whoever looked away knows by it whether there was one."""
     used_at: float = field(default_factory=clock.monotonic_seconds)
