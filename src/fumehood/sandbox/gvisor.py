@@ -36,6 +36,7 @@ from fumehood.sandbox.contract import (
 )
 from fumehood.sandbox.keeper import Keeper, KeptNetwork
 from fumehood.sandbox.network_trial import Mask, needed_mask
+from fumehood.sandbox.rest import Rests
 from fumehood.settings import GIB, MIB
 
 PLATFORM = "systrap"
@@ -74,6 +75,7 @@ class Gvisor:
         self._networks = networks
         self._mask: Mask | None = None
         self._trial_lock = asyncio.Lock()
+        self.rests = Rests()
 
     async def probe(self) -> Isolation:
         """As `Engine.probe`."""
@@ -370,6 +372,7 @@ class GvisorSandbox:
         self._asked: EndReason | None = None
         self._ends_at: float | None = None
         self._channel = Channel(folder)
+        self._rest = engine.rests.add(self._group)
         self._ended = asyncio.ensure_future(self._watch())
 
     async def get_ready(self) -> None:
@@ -389,11 +392,14 @@ class GvisorSandbox:
 
     async def call(self, request: GuestRequest, timeout_seconds: float, reply_bytes_max: int) -> GuestReply:
         """As `Sandbox.call`."""
-        return await self._channel.call(request, timeout_seconds, reply_bytes_max)
+        with self._rest.work():
+            return await self._channel.call(request, timeout_seconds, reply_bytes_max)
 
     def open_stream(self, request: GuestRequest) -> GuestStream:
         """As `Sandbox.open_stream`."""
-        return self._channel.open_stream(request)
+        # A stream that goes on for longer keeps the sandbox at work by itself.
+        with self._rest.work():
+            return self._channel.open_stream(request)
 
     def answer(self, serve: AnswerGuest) -> None:
         """As `Sandbox.answer`."""
@@ -413,7 +419,7 @@ class GvisorSandbox:
     async def _ask_agent(self) -> None:
         # The agent's exit ends the sandbox in a tenth of the time that killing it from outside takes.
         with suppress(Exception):
-            await self._channel.call(GuestRequest("exit"), _STOP_SECONDS, 0)
+            await self.call(GuestRequest("exit"), _STOP_SECONDS, 0)
 
     async def _kill(self) -> None:
         while not self._ended.done():
@@ -472,10 +478,12 @@ class GvisorSandbox:
 
     async def _write_checkpoint(self, image: Path) -> None:
         arguments = ("checkpoint", "--leave-running", "--compression=none", f"--image-path={image}")
-        await self._engine.command(*arguments, self.spec.sandbox_id, timeout_seconds=_CHECKPOINT_SECONDS)
+        with self._rest.work():
+            await self._engine.command(*arguments, self.spec.sandbox_id, timeout_seconds=_CHECKPOINT_SECONDS)
 
     async def _watch(self) -> End:
         await self._keeper.ended
+        self._engine.rests.remove(self._group)
         report = _take_report(self._report)
         end = limits.end_from_report(report, self._asked)
         if end.reason in (EndReason.CRASHED, EndReason.START_FAILED):

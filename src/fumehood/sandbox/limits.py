@@ -115,13 +115,20 @@ def working_set(group: str) -> int:
     return max(used - cached, 0)
 
 
-def kill_processes(group: str) -> None:
-    """Kill every host process of a sandbox: the last resort, that needs nothing of it to work."""
+def processes(group: str) -> list[int]:
+    """Every host process of a sandbox."""
+    found: list[int] = []
     for folder in (_CGROUPS / "memory" / group, _CGROUPS / "pids" / group, _CGROUPS / group):
         with suppress(OSError):
-            for pid in (folder / "cgroup.procs").read_text().split():
-                with suppress(ProcessLookupError):
-                    os.kill(int(pid), signal.SIGKILL)
+            found += map(int, (folder / "cgroup.procs").read_text().split())
+    return found
+
+
+def kill_processes(group: str) -> None:
+    """Kill every host process of a sandbox: the last resort, that needs nothing of it to work."""
+    for pid in processes(group):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def remove_groups(group: str) -> None:
