@@ -109,6 +109,11 @@ class Lifecycle:
             self.watch(live, row.sandbox_id)
         return live
 
+    def take_over(self, row: SessionRow) -> None:
+        """As `enter`, for a session whose sandbox an earlier server started, and which may not answer yet."""
+        self.enter(row)
+        self._in_background(self._renew_life(row))
+
     def leave(self, session_id: str) -> None:
         """Take back `enter`, for a session that nobody was told of."""
         live = self._live.pop(session_id, None)
@@ -118,6 +123,12 @@ class Lifecycle:
     def watch(self, live: LiveSession, sandbox_id: str) -> None:
         """End the session when that sandbox of it ends, unless it has another, or an image, by then."""
         self._in_background(self._watch(live, sandbox_id))
+
+    async def _renew_life(self, row: SessionRow) -> None:
+        # Its agent has no deadline while it is checkpointed, which the earlier server may have been at.
+        assert row.sandbox_id is not None
+        with suppress(SandboxLostError, GuestError, TimeoutError):
+            await self._host.set_life(row.sandbox_id, max((row.deadline_at - clock.now()).total_seconds(), 0.0))
 
     async def _bring_up(self, row: SessionRow, bring_up: Callable[[SessionRow], Awaitable[Started]]) -> SessionRow:
         """Start the sandbox of a new session. The session is ready, or over, when this returns or raises."""
