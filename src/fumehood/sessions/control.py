@@ -10,8 +10,8 @@ from fumehood.errors import ConflictError, ImageError, SandboxLostError
 from fumehood.sandbox.contract import Isolation, Usage
 from fumehood.sandbox.host import Host
 from fumehood.sessions import state
+from fumehood.sessions.ends import spent
 from fumehood.sessions.hibernation import Hibernation
-from fumehood.sessions.lifecycle import spent
 from fumehood.sessions.service import Sessions
 from fumehood.store.sessions import SessionRow, SessionStatus
 

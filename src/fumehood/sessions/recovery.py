@@ -9,7 +9,7 @@ from fumehood import clock
 from fumehood.errors import SandboxLostError
 from fumehood.sandbox.contract import End, EndReason
 from fumehood.sandbox.host import Host
-from fumehood.sessions.lifecycle import Lifecycle, write_end
+from fumehood.sessions.lifecycle import Lifecycle
 from fumehood.settings import Settings
 from fumehood.store.database import Database
 from fumehood.store.sessions import SessionRow, SessionStatus
@@ -41,7 +41,7 @@ async def recover(database: Database, host: Host, lifecycle: Lifecycle, host_id:
     ended = [(row, end) for row, end in zip(rows, ends, strict=True) if end is not None]
     await host.clean_up([row.sandbox_id for row, _ in ended if row.sandbox_id in kept and row.sandbox_id is not None])
     for row, end in ended:
-        await write_end(database, row.id, end)
+        await lifecycle.write_end(row, end)
     for row, end in zip(rows, ends, strict=True):
         log.info("session.recovered", session_id=row.id, reason=end.reason if end is not None else None)
 

@@ -75,12 +75,12 @@ async def test_calls_and_streams_wait_for_a_guest_that_does_not_answer_yet_and_t
         request = GuestRequest("deadline", {"seconds": 300})
         with pytest.raises(TimeoutError):
             await channel.call(request, 0.1, 0)
-        call = asyncio.ensure_future(channel.call(request, 60, 0))
+        call = asyncio.ensure_future(channel.call(request, 120, 0))
         stream = channel.open_stream(request)
         stream.end()
         with _agent_on(pipes):
             assert (await call).head == {}
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(120):
                 assert await stream.answer_head() == {}
             await synchronising
 
