@@ -1,5 +1,7 @@
 """After a server has died its sessions go on with the next one: what was in them, what ran in them, and their ends."""
 
+import os
+import signal
 import time
 from typing import Any
 
@@ -7,6 +9,7 @@ import pytest
 
 from fumehood.ids import new_ulid
 from tests.faults.conftest import INTERPRETER, Background, Servers, code_of, refusal, running_call, status_of
+from tests.host_traces import sandbox_processes
 from tests.service import Service, Session
 from tests.waiting import wait_until
 
@@ -207,3 +210,78 @@ def test_only_the_same_call_of_the_same_session_and_key_is_a_repeat_for_the_next
     assert seen["structuredContent"]["stdout"] == "0\n"
     for each in (first, second):
         each.stop()
+
+
+# What does not answer
+
+
+def _freeze_boots(servers: Servers) -> list[int]:
+    """Stop every sandbox that runs; their processes."""
+    frozen = [pid for pid, line in sandbox_processes(servers.data).items() if " boot " in line]
+    for pid in frozen:
+        os.kill(pid, signal.SIGSTOP)
+    return frozen
+
+
+def test_a_frozen_sandbox_holds_up_neither_the_next_server_nor_others_and_goes_on_as_it_was_once_it_answers(
+    servers: Servers,
+) -> None:
+    server = servers.start()
+    sessions = [Session(server.client()) for _ in range(2)]
+    for number, session in enumerate(sessions):
+        session.run(f"x = {number}; open('kept', 'w').write('file {number}')")
+    frozen = _freeze_boots(servers)
+    assert len(frozen) == 2
+    lively = Session(server.client())
+    lively.run("x = 'lively'")
+    try:
+        after = _killed_and_started_again(servers, server)
+        client = after.client(read_timeout=90)
+        for session in (*sessions, lively):
+            session.client = client
+            assert status_of(client, session.id) == "READY"
+        calls = [Background(session.run, "x += 10; print(x, open('kept').read())") for session in sessions]
+        assert lively.run("print(x)")["structuredContent"]["stdout"] == "lively"
+        fresh = Session(client)
+        assert fresh.run("print(1)")["structuredContent"]["stdout"] == "1"
+        # None of them was given up, nor answered for.
+        assert all(call.runs for call in calls)
+    finally:
+        for pid in frozen:
+            os.kill(pid, signal.SIGCONT)
+    assert [call.join().result["structuredContent"]["stdout"] for call in calls] == ["10 file 0", "11 file 1"]
+    for session in (*sessions, lively, fresh):
+        assert session.run("print(6 * 7)")["structuredContent"]["stdout"] == "42"
+        session.stop()
+    servers.wait_until_nothing_is_left()
+
+
+def test_a_sandbox_that_never_answers_the_next_server_is_ended_and_whoever_calls_is_told(servers: Servers) -> None:
+    server = servers.start()
+    session, stopped = Session(server.client()), Session(server.client())
+    _freeze_boots(servers)
+    server.kill()
+    client = servers.start(FUMEHOOD_HEALTH_CHECK_SECONDS="2").client(max_pool_connections=8)
+    session.client = stopped.client = client
+    call = Background(session.run, "print(1)")
+    waiting = Background(stopped.run, "print(1)")
+    stopped.stop()
+    assert "was stopped" in str(waiting.join().error)
+    assert code_of(call.join().error) == "ResourceNotFoundException"
+    assert "did not answer any more" in str(call.error)
+    assert "did not answer any more" in refusal(session)
+    assert "was stopped" in refusal(stopped)
+    servers.wait_until_nothing_is_left()
+
+
+def test_what_is_frozen_and_no_session_s_any_more_does_not_hold_up_the_next_server_and_goes(servers: Servers) -> None:
+    server = servers.start()
+    session = Session(server.client(), sessionTimeoutSeconds=20)
+    over = time.monotonic() + 21
+    server.kill()
+    assert servers.signal_processes("supervise.sh", signal.SIGSTOP) == 1
+    assert servers.signal_processes(" boot ", signal.SIGSTOP) == 1
+    wait_until(lambda: time.monotonic() > over, "its deadline", 60)
+    client = servers.start().client()
+    assert "has expired" in refusal(session, client)
+    servers.wait_until_nothing_is_left()

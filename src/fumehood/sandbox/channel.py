@@ -56,6 +56,7 @@ class Channel:
         self._loop = asyncio.get_running_loop()
         self._decoder = FrameDecoder()
         self._queue: deque[memoryview] = deque()
+        self._held: list[bytes] = []
         self._queued_bytes = 0
         self._writing = False
         self._blocked = False
@@ -68,18 +69,21 @@ class Channel:
         self._wire = Wire(self._write, first_id=2, opens=self._opened)
         self._loop.add_reader(self._out, self._on_readable)
 
-    async def synchronise(self, timeout_seconds: float) -> None:
-        """Take over the pipes, whatever state they are in. TimeoutError if the guest does not answer."""
+    async def synchronise(self, timeout_seconds: float | None) -> None:
+        """Take over the pipes, whatever state they are in. Calls and streams wait, sent nowhere, until that is done.
+
+        TimeoutError if the guest does not answer in that time; None: it has as long as it lives.
+        """
         self._nonce = secrets.token_bytes(16)
         self._synced.clear()
         frame = encode_frame(Kind.SYNC, 0, self._nonce)
-        self._write(frame)
+        self._send(frame)
         async with asyncio.timeout(timeout_seconds):
             try:
                 await asyncio.wait_for(self._synced.wait(), _UNANSWERED_SECONDS)
             except TimeoutError:
                 # It may be waiting for the rest of a frame that an earlier host did not finish: fill that up.
-                self._write(bytes(HEADER.size + MAX_HEAD_BYTES) + frame)
+                self._send(bytes(HEADER.size + MAX_HEAD_BYTES) + frame)
                 await self._synced.wait()
         self._raise_if_lost()
 
@@ -119,6 +123,7 @@ class Channel:
         os.close(self._in)
         os.close(self._out)
         self._queue.clear()
+        self._held.clear()
         self._wire.fail_all(StreamResetError("lost", error.message))
         self._synced.set()
 
@@ -172,11 +177,24 @@ class Channel:
         for frame in self._decoder.feed(data):
             if frame.kind is Kind.SYNCED:
                 if frame.payload == self._nonce:
-                    self._synced.set()
+                    self._on_synced()
             elif self._synced.is_set():
                 self._wire.on_frame(frame)
 
+    def _on_synced(self) -> None:
+        self._synced.set()
+        held, self._held = self._held, []
+        for data in held:
+            self._send(data)
+
     def _write(self, data: bytes) -> None:
+        if self._synced.is_set():
+            self._send(data)
+        elif self._lost is None:
+            # Sent now, the guest could take it for the rest of an earlier host's frame.
+            self._held.append(data)
+
+    def _send(self, data: bytes) -> None:
         if self._lost is not None:
             return
         self._queue.append(memoryview(data))

@@ -252,7 +252,8 @@ class Engine(Protocol):
     async def adopt(self, sandbox_id: str) -> Sandbox:
         """Take over a sandbox that an earlier server started, as it is; what that server's calls ran goes on.
 
-        SandboxLostError or TimeoutError if it does not live any more or does not answer; then `clean_up` it.
+        It need not answer for that: calls wait until it does, each for its own time. SandboxLostError if it does not
+        live any more; then `clean_up` it.
         """
         ...
 

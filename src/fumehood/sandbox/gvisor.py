@@ -136,11 +136,7 @@ class Gvisor:
         except (OSError, ValueError, NetworkUnavailableError) as error:
             raise SandboxLostError(f"the sandbox cannot be taken over: {error}", EndReason.HOST_LOST) from error
         sandbox = GvisorSandbox(self, spec, isolation, folder, keeper, self._ended / sandbox_id, network)
-        try:
-            await sandbox.get_ready()
-        except BaseException:
-            await asyncio.shield(sandbox.stop(EndReason.HOST_LOST))
-            raise
+        sandbox.take_over()
         return sandbox
 
     async def _adopt_network(self, spec: SandboxSpec, folder: Path, keeper: Keeper) -> Attached | None:
@@ -160,6 +156,7 @@ class Gvisor:
                 async with asyncio.timeout(_KILL_SECONDS):
                     while keeper is not None and not keeper.ended.done():
                         limits.kill_processes(group)
+                        keeper.go_on()
                         await asyncio.wait({keeper.ended}, timeout=0.02)
             await self._quietly("delete", "--force", sandbox_id)
             for path in [*self._state.glob(f"*{sandbox_id}*")]:
@@ -374,10 +371,25 @@ class GvisorSandbox:
         self._channel = Channel(folder)
         self._rest = engine.rests.add(self._group)
         self._ended = asyncio.ensure_future(self._watch())
+        self._taking_over: asyncio.Task[None] | None = None
 
     async def get_ready(self) -> None:
         """Wait for the agent. SandboxLostError or TimeoutError if it does not come up."""
         await self._channel.synchronise(self.spec.start_timeout_seconds)
+        await self._limit()
+
+    def take_over(self) -> None:
+        """Have an agent that an earlier server started answer this one, whenever it does."""
+        self._taking_over = asyncio.ensure_future(self._take_over())
+
+    async def _take_over(self) -> None:
+        try:
+            await self._channel.synchronise(None)
+            await self._limit()
+        except (SandboxLostError, GuestError, TimeoutError) as error:
+            log.warning("a sandbox was not taken over", sandbox_id=self.spec.sandbox_id, error=str(error))
+
+    async def _limit(self) -> None:
         with suppress(OSError):
             # Not there where the sandbox has ended just now: the next call says so.
             limits.add_headroom(self._group, self.spec.memory_bytes)

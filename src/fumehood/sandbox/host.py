@@ -37,6 +37,8 @@ from fumehood.sandbox.warm import WarmImages
 _REHEARSAL_SECONDS = 10.0
 _TRUST_SECONDS = 10.0
 _OPEN_FILES_SECONDS = 10.0
+_CLEAN_UP_SECONDS = 2.0
+"""What is longer in going, as what is frozen may be, goes in the background."""
 log = structlog.get_logger()
 
 
@@ -121,6 +123,7 @@ class Host:
         self._sandboxes: dict[str, Sandbox] = {}
         self._serve: ServeGuest | None = None
         self._pools = Pools[SandboxKind](self._make_for_pool, self._has_room_for_pool, pool_min, pool_max)
+        self._cleaning: set[asyncio.Task[None]] = set()
         self._closing = False
 
     def answer(self, serve: ServeGuest) -> None:
@@ -239,8 +242,19 @@ class Host:
         return sandbox.isolation
 
     async def clean_up(self, sandbox_ids: Collection[str]) -> None:
-        """As `Engine.clean_up`, for several."""
-        await asyncio.gather(*(self._engine.clean_up(sandbox_id) for sandbox_id in sandbox_ids))
+        """As `Engine.clean_up`, for several. It waits a moment; what takes longer goes on after this has returned."""
+        cleaning = {asyncio.ensure_future(self._clean_up(sandbox_id)) for sandbox_id in sandbox_ids}
+        self._cleaning |= cleaning
+        for each in cleaning:
+            each.add_done_callback(self._cleaning.discard)
+        if cleaning:
+            await asyncio.wait(cleaning, timeout=_CLEAN_UP_SECONDS)
+
+    async def _clean_up(self, sandbox_id: str) -> None:
+        try:
+            await self._engine.clean_up(sandbox_id)
+        except Exception:
+            log.exception("what is left of a sandbox could not be removed", sandbox_id=sandbox_id)
 
     # A running sandbox
 
@@ -354,6 +368,7 @@ class Host:
         self._closing = True
         await self._images.close()
         await self._pools.close()
+        await asyncio.gather(*self._cleaning)
         if leave_running:
             for sandbox in self._sandboxes.values():
                 sandbox.let_go()

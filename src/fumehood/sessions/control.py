@@ -11,8 +11,9 @@ from fumehood.errors import ConflictError, ImageError, SandboxLostError
 from fumehood.sandbox.contract import Isolation, Usage
 from fumehood.sandbox.host import Host
 from fumehood.sessions import state
+from fumehood.sessions.ends import spent
 from fumehood.sessions.hibernation import Hibernation
-from fumehood.sessions.lifecycle import LiveSession, spent
+from fumehood.sessions.lifecycle import LiveSession
 from fumehood.sessions.service import Sessions
 from fumehood.store.sessions import SessionRow, SessionStatus
 

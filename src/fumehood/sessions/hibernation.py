@@ -27,7 +27,8 @@ from fumehood.sandbox.admission import RELIEVE_FROM
 from fumehood.sandbox.contract import EndReason, GuestError, GuestRequest, Mount, Sizes, Usage
 from fumehood.sandbox.host import Host, SandboxKind, SavedImage, Started, StartSandbox
 from fumehood.sessions import state
-from fumehood.sessions.lifecycle import Lifecycle, LiveSession, spent
+from fumehood.sessions.ends import spent
+from fumehood.sessions.lifecycle import Lifecycle, LiveSession
 from fumehood.settings import Settings
 from fumehood.store.database import Database
 from fumehood.store.sessions import SessionRow, SessionStatus, StaleRowError

@@ -3,22 +3,23 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any, TypedDict
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import structlog
 
 from fumehood import clock
 from fumehood.errors import FumehoodError, InternalError, SandboxLostError, ThrottledError
-from fumehood.sandbox.contract import End, EndReason, GuestError, Usage
+from fumehood.sandbox.contract import End, EndReason, GuestError
 from fumehood.sandbox.host import Host, Started
 from fumehood.sessions import state
+from fumehood.sessions.ends import Ends
 from fumehood.sessions.turns import Turns
 from fumehood.store.database import Database, Transaction
 from fumehood.store.sessions import SessionRow, SessionStatus
 
-# A database that does not answer must neither keep a sandbox alive nor leave a session's end unwritten.
-_WRITE_DELAYS_SECONDS = (0.1, 1.0, 5.0, 15.0, 30.0)
+_STOPPING_SECONDS = 5.0
+"""A database that does not answer does not keep a sandbox alive for longer."""
 log = structlog.get_logger()
 
 
@@ -44,6 +45,7 @@ class LiveSession:
     ending: "asyncio.Task[None] | None" = None
     end_reason: EndReason | None = None
     """Why it is being ended, from the moment on that it is."""
+    end_detail: str = ""
 
 
 class Lifecycle:
@@ -54,6 +56,7 @@ class Lifecycle:
         self._database = database
         self._host = host
         self._remove_image = remove_image
+        self._ends = Ends(database)
         self._live: dict[str, LiveSession] = {}
         self._starting: dict[str, asyncio.Task[SessionRow]] = {}
         self._background: set[asyncio.Task[None]] = set()
@@ -76,6 +79,22 @@ class Lifecycle:
     def find(self, session_id: str) -> LiveSession | None:
         """The session, if calls can be made in it."""
         return self._live.get(session_id)
+
+    def find_over(self, session_id: str) -> SessionRow | None:
+        """The row of a session that is over, as it will be, where that could not be written yet."""
+        return self._ends.find(session_id)
+
+    def as_it_is(self, row: SessionRow) -> SessionRow:
+        """A session's row as it is to be told: that it is over, or ends, may not be in the database yet."""
+        over = self._ends.find(row.id)
+        if over is not None:
+            return over
+        live = self._live.get(row.id)
+        if live is None or live.ending is None or row.status is SessionStatus.TERMINATED:
+            return row
+        return replace(
+            row, status=SessionStatus.STOPPING, end_reason=live.end_reason, end_detail=live.end_detail or None
+        )
 
     def find_by_sandbox(self, sandbox_id: str) -> SessionRow | None:
         """The session that the sandbox is of, if calls can be made in it."""
@@ -111,6 +130,11 @@ class Lifecycle:
             self.watch(live, row.sandbox_id)
         return live
 
+    def take_over(self, row: SessionRow) -> None:
+        """As `enter`, for a session whose sandbox an earlier server started, and which may not answer yet."""
+        self.enter(row)
+        self._in_background(self._renew_life(row))
+
     def leave(self, session_id: str) -> None:
         """Take back `enter`, for a session that nobody was told of."""
         live = self._live.pop(session_id, None)
@@ -120,6 +144,12 @@ class Lifecycle:
     def watch(self, live: LiveSession, sandbox_id: str) -> None:
         """End the session when that sandbox of it ends, unless it has another, or an image, by then."""
         self._in_background(self._watch(live, sandbox_id))
+
+    async def _renew_life(self, row: SessionRow) -> None:
+        # Its agent has no deadline while it is checkpointed, which the earlier server may have been at.
+        assert row.sandbox_id is not None
+        with suppress(SandboxLostError, GuestError, TimeoutError):
+            await self._host.set_life(row.sandbox_id, max((row.deadline_at - clock.now()).total_seconds(), 0.0))
 
     async def _bring_up(self, row: SessionRow, bring_up: Callable[[SessionRow], Awaitable[Started]]) -> SessionRow:
         """Start the sandbox of a new session. The session is ready, or over, when this returns or raises."""
@@ -141,9 +171,12 @@ class Lifecycle:
                 await self._host.stop(started.sandbox_id, reason)
             if isinstance(error, ThrottledError):
                 # As if it had never been asked for: the client's next attempt, with the same token, is a new one.
-                await self._forget(row)
+                try:
+                    await self._forget(row)
+                except Exception:
+                    await self._ends.write(row, End(reason, error.message))
                 raise
-            await self._write_end(row.id, End(reason, "" if expired else str(error)))
+            await self._ends.write(row, End(reason, "" if expired else str(error)))
             if expired:
                 raise state.ended(row.id, reason) from error
             log.error("session.start_failed", session_id=row.id, error=str(error))
@@ -188,7 +221,7 @@ class Lifecycle:
         if live.ending is None:
             told = asyncio.get_running_loop().create_future()
             # Callers are told why from now on, whether or not it can be written.
-            live.end_reason = reason
+            live.end_reason, live.end_detail = reason, detail
             live.ending = asyncio.ensure_future(self._tear_down(live, reason, detail, told, is_written))
             self._follow(live.ending)
             await told
@@ -199,6 +232,10 @@ class Lifecycle:
         live = self._live.get(session_id)
         if live is not None and live.ending is not None:
             await asyncio.shield(live.ending)
+
+    async def write_end(self, row: SessionRow, end: End) -> None:
+        """Write down that a session is over of which nothing is left, as one that an earlier server ran."""
+        await self._ends.write(row, end)
 
     async def close(self, *, leave_running: bool) -> None:
         """End every session of this server that holds a sandbox, or leave them to the next server."""
@@ -217,6 +254,7 @@ class Lifecycle:
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
+        await self._ends.close()
 
     async def _watch(self, live: LiveSession, sandbox_id: str) -> None:
         with suppress(SandboxLostError):
@@ -242,7 +280,9 @@ class Lifecycle:
             live.expiry.cancel()
         try:
             if not is_written:
-                await self._write_stopping(live, reason)
+                writing = asyncio.ensure_future(self._write_stopping(live, reason))
+                self._follow(writing)
+                await asyncio.wait({writing}, timeout=_STOPPING_SECONDS)
         finally:
             if not told.done():
                 told.set_result(None)
@@ -254,7 +294,7 @@ class Lifecycle:
                 stopped = await self._host.stop(row.sandbox_id, reason)
                 if stopped is not None:
                     end = End(stopped.reason, stopped.detail or detail, stopped.usage)
-            await self._write_end(session_id, end)
+            await self._ends.write(row, end)
             if row.image_id is not None:
                 await self._remove_image(row.image_id)
         self._live.pop(session_id, None)
@@ -271,57 +311,8 @@ class Lifecycle:
                         session_id, row.version, status=SessionStatus.STOPPING, end_reason=reason
                     )
         except Exception as error:
-            # The sandbox is stopped all the same, and the end is written with more patience.
+            # The sandbox is stopped all the same, and its end is written sooner or later.
             log.warning("session.stopping_not_written", session_id=session_id, error=str(error))
-
-    async def _write_end(self, session_id: str, end: End) -> None:
-        for delay in (*_WRITE_DELAYS_SECONDS, None):
-            try:
-                await write_end(self._database, session_id, end)
-                return
-            except Exception as error:
-                log.error("session.end_not_written", session_id=session_id, error=str(error), again_in=delay)
-                if delay is not None:
-                    await asyncio.sleep(delay)
-
-
-async def write_end(database: Database, session_id: str, end: End) -> None:
-    """Write down that a session is over, unless that has been written already."""
-    async with database.writing(relaxed=True) as transaction:
-        await write_end_in(transaction, session_id, end)
-
-
-async def write_end_in(transaction: Transaction, session_id: str, end: End) -> None:
-    """As `write_end`, in a transaction."""
-    row = await transaction.sessions.get(session_id)
-    if row is None or row.status is SessionStatus.TERMINATED:
-        return
-    await transaction.sessions.transition(
-        session_id,
-        row.version,
-        status=SessionStatus.TERMINATED,
-        ended_at=clock.now(),
-        end_reason=end.reason,
-        end_detail=end.detail[:1000] or None,
-        image_id=None,
-        image_bytes=None,
-        **spent(row, end.usage),
-    )
-
-
-class Spent(TypedDict):
-    """What a session has used: the members of its row."""
-
-    cpu_seconds: float
-    memory_peak_bytes: int
-
-
-def spent(row: SessionRow, usage: Usage) -> Spent:
-    """What a session has used, with what its sandbox that has just ended did."""
-    return Spent(
-        cpu_seconds=row.cpu_seconds + usage.cpu_seconds,
-        memory_peak_bytes=max(row.memory_peak_bytes, usage.memory_peak_bytes),
-    )
 
 
 def _is_asleep(row: SessionRow) -> bool:

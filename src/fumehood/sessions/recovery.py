@@ -7,9 +7,9 @@ import structlog
 
 from fumehood import clock
 from fumehood.errors import SandboxLostError
-from fumehood.sandbox.contract import End, EndReason, GuestError
+from fumehood.sandbox.contract import End, EndReason
 from fumehood.sandbox.host import Host
-from fumehood.sessions.lifecycle import Lifecycle, write_end
+from fumehood.sessions.lifecycle import Lifecycle
 from fumehood.settings import Settings
 from fumehood.store.database import Database
 from fumehood.store.sessions import SessionRow, SessionStatus
@@ -21,7 +21,8 @@ log = structlog.get_logger()
 async def recover(database: Database, host: Host, lifecycle: Lifecycle, host_id: str) -> None:
     """Take over the sessions of this host that an earlier server ran, or end them with a reason; nothing is left over.
 
-    A session whose sandbox still runs goes on as it is, and one that is hibernated as it was.
+    A session whose sandbox still runs goes on as it is, and one that is hibernated as it was. No sandbox has to answer
+    before this returns: calls wait for one that does not, and `Health` ends it if it never does.
     """
     async with database.reading() as transaction:
         rows = await transaction.sessions.active_on_host(host_id)
@@ -32,14 +33,17 @@ async def recover(database: Database, host: Host, lifecycle: Lifecycle, host_id:
     await host.remove_images_but(images | {row.image_id for row in rows if row.image_id and _may_go_on(row)})
     at_once = asyncio.Semaphore(_ADOPTIONS_AT_ONCE)
 
-    async def one(row: SessionRow) -> None:
+    async def one(row: SessionRow) -> End | None:
         async with at_once:
-            end = await _recover(host, lifecycle, row)
-        if end is not None:
-            await write_end(database, row.id, end)
-        log.info("session.recovered", session_id=row.id, reason=end.reason if end is not None else None)
+            return await _recover(host, lifecycle, row)
 
-    await asyncio.gather(*(one(row) for row in rows))
+    ends = await asyncio.gather(*(one(row) for row in rows))
+    ended = [(row, end) for row, end in zip(rows, ends, strict=True) if end is not None]
+    await host.clean_up([row.sandbox_id for row, _ in ended if row.sandbox_id in kept and row.sandbox_id is not None])
+    for row, end in ended:
+        await lifecycle.write_end(row, end)
+    for row, end in zip(rows, ends, strict=True):
+        log.info("session.recovered", session_id=row.id, reason=end.reason if end is not None else None)
 
 
 def _may_go_on(row: SessionRow) -> bool:
@@ -60,14 +64,9 @@ async def _recover(host: Host, lifecycle: Lifecycle, row: SessionRow) -> End | N
         return End(EndReason(row.end_reason or EndReason.HOST_LOST), "")
     try:
         await host.adopt(row.sandbox_id)
-        # Its agent has none while it is checkpointed, which the earlier server may have been at.
-        await host.set_life(row.sandbox_id, max((row.deadline_at - clock.now()).total_seconds(), 0.0))
-    except (SandboxLostError, GuestError, TimeoutError) as error:
-        await host.stop(row.sandbox_id, EndReason.HOST_LOST)
-        await host.clean_up([row.sandbox_id])
-        reason = error.reason if isinstance(error, SandboxLostError) else EndReason.HOST_LOST
-        return End(EndReason(reason), str(error))
-    lifecycle.enter(row)
+    except SandboxLostError as error:
+        return End(EndReason(error.reason), str(error))
+    lifecycle.take_over(row)
     return None
 
 

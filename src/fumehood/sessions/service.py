@@ -132,13 +132,13 @@ class Sessions:
     async def find(self, principal: Principal, session_id: str) -> SessionRow:
         """A session of the principal's account, whichever interpreter's and over or not. NotFoundError."""
         live = self._lifecycle.find(session_id)
-        row = live.row if live is not None and live.ending is None else None
+        row = live.row if live is not None and live.ending is None else self._lifecycle.find_over(session_id)
         if row is None:
             async with self._database.reading() as transaction:
                 row = await transaction.sessions.get(session_id)
         if row is None or row.account_id != principal.account_id:
             raise state.unknown(session_id)
-        return row
+        return self._lifecycle.as_it_is(row)
 
     async def list(self, call: Call) -> dict[str, Any]:
         """ListCodeInterpreterSessions."""
@@ -152,7 +152,10 @@ class Sessions:
                 wanted.get("maxResults", PAGE_DEFAULT),
                 wanted.get("nextToken"),
             )
-        answer: dict[str, Any] = {"items": [state.summarise(row) for row in rows]}
+        told = wanted.get("status")
+        summaries = [state.summarise(self._lifecycle.as_it_is(row)) for row in rows]
+        # One whose end is not written yet is found by what it was.
+        answer: dict[str, Any] = {"items": [each for each in summaries if told is None or each["status"] == told]}
         if following is not None:
             answer["nextToken"] = following
         return answer
@@ -397,7 +400,7 @@ class Sessions:
     async def _find(self, call: Call) -> SessionRow:
         """The session that the call names. NotFoundError if it is unknown, of another interpreter, or another's."""
         async with self._database.reading() as transaction:
-            return await self._find_in(transaction, call)
+            return self._lifecycle.as_it_is(await self._find_in(transaction, call))
 
     async def _find_in(self, transaction: Transaction, call: Call) -> SessionRow:
         account, wanted = call.principal.account_id, call.parameters
@@ -410,7 +413,7 @@ class Sessions:
     async def find_live(self, principal: Principal, session_id: str, identifier: str | None = None) -> LiveSession:
         """A session that calls can be made in. NotFoundError says whether it is unknown, or how it ended."""
         live = self._lifecycle.find(session_id)
-        row = live.row if live is not None else None
+        row = live.row if live is not None else self._lifecycle.find_over(session_id)
         if row is None:
             async with self._database.reading() as transaction:
                 row = await transaction.sessions.get(session_id)
@@ -422,9 +425,9 @@ class Sessions:
         if live is None or live.ending is not None or row.deadline_at <= clock.now():
             if row.status is SessionStatus.STARTING:
                 raise NotFoundError(f"Session {session_id} is not ready yet.")
-            reason = live.end_reason if live is not None and live.end_reason is not None else row.end_reason
-            expired = reason is None and row.deadline_at <= clock.now()
-            raise state.ended(session_id, EndReason.EXPIRED if expired else reason, row.end_detail)
+            row = self._lifecycle.as_it_is(row)
+            expired = row.end_reason is None and row.deadline_at <= clock.now()
+            raise state.ended(session_id, EndReason.EXPIRED if expired else row.end_reason, row.end_detail)
         return live
 
     # Invoking
