@@ -32,11 +32,9 @@ from fumehood.extension.pool import MemorySummary, PoolState, PoolSummary
 from fumehood.extension.sessions import SessionControls
 from fumehood.extension.templates import TemplateChoices, TemplateSummary
 from fumehood.gateway import inside, session_keys
-from fumehood.gateway.credentials import RealCredentials
 from fumehood.gateway.embedded import EmbeddedS3
 from fumehood.gateway.gateway import Gateway
-from fumehood.gateway.requests import Places, Requests, RoleSession
-from fumehood.gateway.upstream import Place, Upstream, aws
+from fumehood.gateway.role_session import RoleSession
 from fumehood.identity import authorisation, roles
 from fumehood.identity.authorisation import Authorisation, Lookups, PolicyFile
 from fumehood.identity.principals import Principals, make_credentials
@@ -50,7 +48,7 @@ from fumehood.network.uplink import NetworkUnavailableError
 from fumehood.quotas import Rates
 from fumehood.sandbox import machine, trust
 from fumehood.sandbox.admission import Admission
-from fumehood.sandbox.contract import Isolation, NoNetworkError, SandboxSpec
+from fumehood.sandbox.contract import GuestStream, Isolation, NoNetworkError, SandboxSpec
 from fumehood.sandbox.gvisor import Gvisor
 from fumehood.sandbox.host import Host, SandboxKind, StartSandbox
 from fumehood.sandbox.images.store import ImageStore
@@ -190,6 +188,10 @@ async def _running(settings: Settings, template: Template) -> AsyncGenerator[Fum
     )
     database = await Database.open(settings.database)
     try:
+        embedded = EmbeddedS3(settings.data / "s3")
+        gateway = Gateway(
+            settings, execution_roles.find, embedded, session_keys.installation_key(settings.data / "session-key")
+        )
         store = ImageStore(settings.data / "images", settings.data / "image-key", settings.images_max_bytes)
         host = Host(
             engine,
@@ -197,24 +199,13 @@ async def _running(settings: Settings, template: Template) -> AsyncGenerator[Fum
             WarmImages(engine, settings.data / "warm"),
             States(store, settings.data / "checkpoints", isolation),
             Admission(memory_bytes, engine.memory_used, settings.data, settings.disk_reserve_bytes),
-            partial(_sandbox_spec, template.guest, settings),
+            partial(_sandbox_spec, template.guest, settings, gateway),
             settings.pool_min,
             settings.pool_max,
         )
         lifecycle = Lifecycle(database, host, host.remove_image)
         host_id = _host_id(settings.data)
-        embedded = EmbeddedS3(settings.data / "s3")
-        places = Places(Upstream(embedded.place()), Upstream(_place(settings)))
-        requests = Requests(
-            execution_roles.find,
-            RealCredentials(embedded.credentials, settings.s3_region or settings.region),
-            places,
-            session_keys.installation_key(settings.data / "session-key"),
-            settings.region,
-            settings.clock_skew_seconds,
-        )
-        gateway = Gateway(partial(_role_session, lifecycle, settings.region), requests)
-        host.answer(gateway.serve)
+        host.answer(partial(_serve_guest, gateway, lifecycle, settings.region))
         if settings.s3_embedded:
             embedded.start()
         await recover(database, host, lifecycle, host_id)
@@ -267,7 +258,7 @@ async def _running(settings: Settings, template: Template) -> AsyncGenerator[Fum
             await hibernation.close()
             await sessions.close()
             await host.close(leave_running=settings.keep_sessions)
-            await places.close()
+            await gateway.close()
             await embedded.close()
             await networks.close(leave_running=settings.keep_sessions)
     finally:
@@ -417,8 +408,12 @@ def _memory_summary(host: Host) -> MemorySummary:
     return MemorySummary(host.memory.used_bytes, host.memory.total_bytes)
 
 
-def _sandbox_spec(guest: Path, settings: Settings, sandbox_id: str, request: StartSandbox) -> SandboxSpec:
+def _sandbox_spec(
+    guest: Path, settings: Settings, gateway: Gateway, sandbox_id: str, request: StartSandbox
+) -> SandboxSpec:
     network = request.kind.network
+    if request.kind.has_s3:
+        gateway.prepare()
     return SandboxSpec(
         sandbox_id=sandbox_id,
         root=catalog.root_of(request.kind.template_id, settings),
@@ -441,12 +436,10 @@ def _sandbox_spec(guest: Path, settings: Settings, sandbox_id: str, request: Sta
     )
 
 
-def _place(settings: Settings) -> Place:
-    """Where S3 is for roles with credentials of the operator's own."""
-    region = settings.s3_region or settings.region
-    if settings.s3_endpoint_url is None:
-        return aws(region)
-    return Place(settings.s3_endpoint_url.rstrip("/"), region, settings.s3_path_style, settings.s3_ca_bundle)
+async def _serve_guest(
+    gateway: Gateway, lifecycle: Lifecycle, region: str, sandbox_id: str, stream: GuestStream
+) -> None:
+    await gateway.serve(_role_session(lifecycle, region, sandbox_id), stream)
 
 
 def _role_session(lifecycle: Lifecycle, region: str, sandbox_id: str) -> RoleSession | None:

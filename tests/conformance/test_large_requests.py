@@ -46,10 +46,16 @@ def transfer(server: Service) -> Caller:
     return Caller(server)
 
 
-def test_75_megabytes_written_by_one_call_are_read_back_to_the_byte(patient: Session, transfer: Caller) -> None:
+def test_75_megabytes_written_by_one_call_are_read_back_to_the_byte(
+    server: Service, patient: Session, transfer: Caller
+) -> None:
     blob = random.Random(2).randbytes(_BLOB_BYTES)
+    _reset_peak(server)
+    before = _peak(server)
     wrote = patient.invoke("writeFiles", content=[{"path": "large.bin", "blob": blob}])
     assert text_of(wrote) == "Successfully wrote all 1 files"
+    # As encoded it is 100 MB: once as it came and once as it was understood.
+    assert _peak(server) - before < _BLOB_BYTES * 3
     digest = hashlib.sha256(blob).hexdigest()
     assert patient.sh("sha256sum large.bin")["structuredContent"]["stdout"].split()[0] == digest
     answer = transfer.get_file(patient.id, "large.bin")
@@ -65,6 +71,16 @@ def test_a_file_too_large_for_one_answer_is_an_error_that_names_size_limit_and_o
     assert "beyond.bin" in told
     assert "30000000 bytes" in told
     assert "/fumehood/v1/sessions/{id}/files/{path}" in told
+
+
+def test_16_mebibytes_read_by_one_call_are_in_memory_once(server: Service, patient: Session) -> None:
+    blob = random.Random(3).randbytes(16 * MIB)
+    patient.invoke("writeFiles", content=[{"path": "sixteen.bin", "blob": blob}])
+    _reset_peak(server)
+    before = _peak(server)
+    result = patient.invoke("readFiles", paths=["sixteen.bin"])
+    assert result["content"][0]["resource"]["blob"] == blob
+    assert _peak(server) - before < 3 * len(blob)
 
 
 def test_files_that_fit_one_by_one_come_in_several_events(patient: Session) -> None:

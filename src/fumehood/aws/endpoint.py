@@ -5,7 +5,7 @@ It is given who authenticates, who authorises, what each operation does, and who
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar, cast
@@ -16,6 +16,7 @@ from fumehood import clock
 from fumehood.aws import event_stream, rest_json, sigv4
 from fumehood.aws.body import MEMORY_MAX_BYTES, Body, BytesInFlight, Receive, Spool, stream
 from fumehood.aws.model import operations as every_operation
+from fumehood.aws.payload import LARGE_BLOB_BYTES
 from fumehood.aws.rest_json import Binding, Response, ServiceError
 from fumehood.aws.routing import Match, Router
 from fumehood.aws.wire_errors import RequestAbortedError
@@ -36,8 +37,9 @@ _SEND_PIECE_BYTES = 256 * 1024
 # So much fits into buffers, whatever the client does; where they are full of earlier answers, the HTTP protocol has a
 # deadline of its own.
 _SENT_AT_ONCE_BYTES = 16 * 1024
-# Parsing a body of 100 MB takes several times its size in memory; so few are parsed at once.
+# Parsing a body of 100 MB takes twice its size in memory; so few are parsed at once.
 _LARGE_JOBS_MAX = 2
+_KEEP_ALIVE = (event_stream.KEEP_ALIVE_FRAME,)
 _SECRET_HEADERS = frozenset({"authorization", "x-amz-security-token"})
 _DISCONNECTED = "ClientDisconnected"
 
@@ -106,6 +108,15 @@ class _Exchange:
         for begin in range(0, len(content), _SEND_PIECE_BYTES):
             end = begin + _SEND_PIECE_BYTES
             await self._send_in_time(content[begin:end], more or end < len(content))
+
+    async def write_each(self, pieces: Iterable[bytes], more: bool) -> None:
+        """Send a part of the body that comes in pieces: the next is asked for once the one before is on its way."""
+        held: bytes | None = None
+        for piece in pieces:
+            if held is not None:
+                await self.write(held, more=True)
+            held = piece
+        await self.write(held or b"", more)
 
     async def respond(self, response: Response) -> None:
         headers = dict(response.headers)
@@ -257,7 +268,7 @@ class Endpoint:
 
     async def _parse(self, binding: Binding, match: Match, head: sigv4.RequestHead, body: Body) -> dict[str, Any]:
         def parse() -> dict[str, Any]:
-            return binding.parse(match.raw_labels, head.query, head.headers, body.read() if binding.has_body else b"")
+            return binding.parse(match.raw_labels, head.query, head.headers, body.read)
 
         return await self._in_proportion(body.size, parse)
 
@@ -277,25 +288,25 @@ class Endpoint:
         seconds = self._settings.keep_alive_seconds
         is_last = False
         while not is_last:
-            frame: bytes | None
+            frame: Iterable[bytes] | None
             try:
                 frame = await self._next_frame(exchange, binding, reply.events, seconds)
             except TimeoutError:
-                frame = event_stream.KEEP_ALIVE_FRAME
+                frame = _KEEP_ALIVE
             if not exchange.http_status:
                 # Clients that never read the stream, as the SDK's upload_file, take the headers for the call's end:
                 # their next call must not overtake it. And an answer in one packet wakes the client once.
                 await exchange.start(binding.operation.response_code, headers)
-            if frame is event_stream.KEEP_ALIVE_FRAME and await _has_disconnected(receive):
+            if frame is _KEEP_ALIVE and await _has_disconnected(receive):
                 raise RequestAbortedError("The client closed the connection before the answer ended.")
-            is_event = frame is not None and frame is not event_stream.KEEP_ALIVE_FRAME
+            is_event = frame is not None and frame is not _KEEP_ALIVE
             is_last = frame is None or (is_event and (exchange.error is not None or reply.is_over()))
-            await exchange.write(frame or b"", more=not is_last)
+            await exchange.write_each(frame or (), more=not is_last)
 
     async def _next_frame(
         self, exchange: _Exchange, binding: Binding, events: AsyncIterator[Event], timeout_seconds: float
-    ) -> bytes | None:
-        """The frame of the next event or of the error that comes in its place; None at the end of the events.
+    ) -> Iterable[bytes] | None:
+        """The frame, in pieces, of the next event or of the error in its place; None at the end of the events.
 
         TimeoutError if nothing comes in time.
         """
@@ -308,15 +319,13 @@ class Endpoint:
             if item is None:
                 return None
             name, members = item
-            return await self._in_proportion(
-                _weight(members), lambda: event_stream.encode_event(name, binding.event_payload(name, members))
-            )
+            return await self._in_proportion(_weight(members), lambda: _frame(binding, name, members))
         except Exception as error:
             if waiting.expired():
                 raise
             described = binding.stream_exception(self._describe(exchange, error))
             name = described.code[0].lower() + described.code[1:]
-            return event_stream.encode_exception(name, rest_json.encode_json(described.members))
+            return (event_stream.encode_exception(name, rest_json.encode_json(described.members)),)
 
     async def authenticate(self, scope: Scope, receive: Receive) -> Authenticated:
         """Verify the signature of a request that is not one of this endpoint's operations.
@@ -390,10 +399,19 @@ def _text_headers(head: sigv4.RequestHead) -> dict[str, str]:
     return headers
 
 
+def _frame(binding: Binding, name: str, members: Mapping[str, Any]) -> Iterable[bytes]:
+    payload = binding.event_payload(name, members)
+    if payload.is_in_parts:
+        return event_stream.encode_event_in_pieces(name, payload.pieces(), payload.size)
+    return (event_stream.encode_event(name, payload.whole()),)
+
+
 def _weight(value: Any) -> int:
-    """Roughly how many bytes `value` takes in JSON."""
-    if isinstance(value, str | bytes):
+    """Roughly how many bytes `value` takes in JSON, but for large blobs, which are encoded as they are sent."""
+    if isinstance(value, str):
         return len(value)
+    if isinstance(value, bytes):
+        return len(value) if len(value) <= LARGE_BLOB_BYTES else 8
     if isinstance(value, int | float | None):
         return 8
     if isinstance(value, list | tuple):

@@ -4,7 +4,9 @@ A frame is: total length, headers length, CRC of these two (32-bit, big-endian);
 A header is: length of its name (8 bit), name, type (7: string), length of its value (16 bit), value.
 """
 
+from collections.abc import Iterable, Iterator
 from functools import cache
+from itertools import chain
 from struct import pack
 from zlib import crc32
 
@@ -40,14 +42,31 @@ def encode_exception(name: str, payload: bytes) -> bytes:
     return _encode("exception", ":exception-type", name, payload)
 
 
+def encode_event_in_pieces(name: str, payload: Iterable[bytes], size: int) -> Iterator[bytes]:
+    """As `encode_event`, of a payload of `size` bytes in pieces: the frame's pieces, each made when it is asked for."""
+    head = _head("event", ":event-type", name, size)
+    return chain((head,), _with_checksum(payload, crc32(head)))
+
+
 def _encode(message_type: str, name_header: str, name: str, payload: bytes) -> bytes:
-    if len(payload) > RESULT_EVENT_MAX_BYTES:
-        raise EventTooLargeError(f"an event of {len(payload)} bytes; clients take at most {RESULT_EVENT_MAX_BYTES}")
+    head = _head(message_type, name_header, name, len(payload))
+    return b"".join((head, payload, pack("!I", crc32(payload, crc32(head)))))
+
+
+def _head(message_type: str, name_header: str, name: str, size: int) -> bytes:
+    """All that comes before a payload of `size` bytes."""
+    if size > RESULT_EVENT_MAX_BYTES:
+        raise EventTooLargeError(f"an event of {size} bytes; clients take at most {RESULT_EVENT_MAX_BYTES}")
     headers = _headers(message_type, name_header, name)
-    prelude = pack("!II", len(headers) + len(payload) + 16, len(headers))
-    prelude += pack("!I", crc32(prelude))
-    checksum = crc32(payload, crc32(headers, crc32(prelude)))
-    return b"".join((prelude, headers, payload, pack("!I", checksum)))
+    prelude = pack("!II", len(headers) + size + 16, len(headers))
+    return b"".join((prelude, pack("!I", crc32(prelude)), headers))
+
+
+def _with_checksum(pieces: Iterable[bytes], checksum: int) -> Iterator[bytes]:
+    for piece in pieces:
+        checksum = crc32(piece, checksum)
+        yield piece
+    yield pack("!I", checksum)
 
 
 # A dozen sets of them, the model's names.

@@ -1,11 +1,12 @@
 """The two official service models, as botocore ships them, in typed form. No shape is typed by hand."""
 
+import gzip
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
+from importlib import resources
 from typing import Any, cast
-
-from botocore.loaders import Loader  # pyright: ignore[reportMissingTypeStubs]
 
 from fumehood.calls import Plane
 
@@ -141,9 +142,18 @@ class ServiceModel:
 
 
 def _load(plane: Plane) -> Mapping[str, Any]:
-    # Only the models inside the botocore package: the default search would let files in ~/.aws/models redefine the API.
-    loader = cast("Any", Loader)(extra_search_paths=[Loader.BUILTIN_DATA_PATH], include_default_search_paths=False)
-    return cast("Mapping[str, Any]", loader.load_service_model(plane.value, "service-2"))
+    # Not by botocore's loader: it brings 11 MiB of what clients need, and lets files in ~/.aws/models redefine the API.
+    versions = resources.files("botocore").joinpath("data", plane.value)
+    newest = max(versions.iterdir(), key=lambda version: version.name)
+    packed = newest.joinpath("service-2.json.gz").read_bytes()
+    return json.loads(gzip.decompress(packed), object_hook=_without_documentation)
+
+
+def _without_documentation(value: dict[str, Any]) -> dict[str, Any]:
+    # Two thirds of a model are texts for people. A member of that name is an object.
+    if isinstance(value.get("documentation"), str):
+        del value["documentation"]
+    return value
 
 
 @cache

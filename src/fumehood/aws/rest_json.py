@@ -5,12 +5,14 @@ Everything about a shape is computed once, when a `Binding` is made; a request t
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import unquote_to_bytes
 
+from fumehood.aws import payload
 from fumehood.aws.model import Member, OperationModel, service
+from fumehood.aws.payload import Payload
 from fumehood.aws.shape_reader import Problems, Reader, TooManyProblemsError, member_reader
 from fumehood.aws.shape_writer import structure_writer
 from fumehood.aws.wire_errors import WireError
@@ -117,17 +119,17 @@ class Binding:
             if not member.shape.is_exception
         }
 
-    @property
-    def has_body(self) -> bool:
-        """Whether the operation's input has members in the body; where not, a body means nothing."""
-        return bool(self._body)
-
     def parse(
-        self, raw_labels: Mapping[str, str], query: bytes, headers: Sequence[tuple[str, bytes]], body: bytes
+        self,
+        raw_labels: Mapping[str, str],
+        query: bytes,
+        headers: Sequence[tuple[str, bytes]],
+        read_body: Callable[[], bytes],
     ) -> dict[str, Any]:
         """The parameters of a request, by member name, valid by the model.
 
-        `raw_labels` and `query` are percent-encoded as sent; header names are lower-case.
+        `raw_labels` and `query` are percent-encoded as sent; header names are lower-case. The body is read here, where
+        it can be let go of as soon as it is text.
 
         Raises:
             InvalidRequestError: the body is no JSON object (reason CannotParse), or fields break the model's
@@ -135,7 +137,7 @@ class Binding:
         """
         parameters: dict[str, Any] = {}
         problems = Problems()
-        content = parse_json_object(body) if self._body and body else {}
+        content = parse_json_object(read_body()) if self._body else {}
         try:
             for field in self._uri:
                 self._read_texts(field, [unquote_to_bytes(raw_labels[field.member.wire_name])], parameters, problems)
@@ -194,7 +196,7 @@ class Binding:
         if self._write_body is None or self.operation.response_code == 204:
             return Response(self.operation.response_code, headers, b"")
         headers["content-type"] = "application/json"
-        return Response(self.operation.response_code, headers, encode_json(self._write_body(members)))
+        return Response(self.operation.response_code, headers, payload.encode(self._write_body(members)).whole())
 
     def response_headers(self, members: Mapping[str, Any]) -> dict[str, str]:
         """Those members of the answer that travel as headers."""
@@ -204,14 +206,14 @@ class Binding:
             if members.get(member.name) is not None
         }
 
-    def event_payload(self, name: str, members: Mapping[str, Any]) -> bytes:
+    def event_payload(self, name: str, members: Mapping[str, Any]) -> Payload:
         """The JSON payload of the event `name` of the operation's stream.
 
         Raises:
             KeyError: the stream has no such event.
             TypeError, ValueError: `members` do not fit the event's shape.
         """
-        return encode_json(self._write_events[name](members))
+        return payload.encode(self._write_events[name](members))
 
     def stream_exception(self, error: ServiceError) -> ServiceError:
         """`error` as the operation's stream can carry it: one of the exceptions that the model gives the stream.
@@ -246,15 +248,20 @@ def parse_query(query: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def parse_json_object(body: bytes) -> dict[str, Any]:
-    """The JSON object that a body is.
+    """The JSON object that a body is; an empty body is an empty one.
 
     Raises:
         InvalidRequestError: with reason CannotParse, where it is none: no UTF-8, no JSON, no object, the same name
             twice, NaN or infinities, nested too deep, or more than JSON_VALUES_MAX values.
     """
+    if not body:
+        return {}
     _refuse_many_values(body)
     try:
-        value = _JSON_DECODER.decode(body.decode())
+        text = body.decode()
+        # It may be 100 MB, and the values are as much again.
+        del body
+        value = _JSON_DECODER.decode(text)
     except UnicodeDecodeError as error:
         raise _cannot_parse(f"it is not UTF-8 (byte {error.start})") from None
     except RecursionError:
@@ -301,9 +308,8 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-# Made once: `json.loads` and `json.dumps` make one at every call that wants anything but their defaults.
+# Made once: `json.loads` makes one at every call that wants anything but its defaults.
 _JSON_DECODER = json.JSONDecoder(object_pairs_hook=_unique_names, parse_constant=_refuse_constant)
-_JSON_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def _cannot_parse(why: str) -> InvalidRequestError:
@@ -324,7 +330,7 @@ def encode_json(value: Any) -> bytes:
     Raises:
         ValueError: `value` holds NaN or an infinity.
     """
-    return _JSON_ENCODER.encode(value).encode("utf-8", "replace")
+    return payload.encode(value).whole()
 
 
 _ERROR_CODES: Mapping[type[FumehoodError], str] = {

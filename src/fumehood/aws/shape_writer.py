@@ -1,4 +1,7 @@
-"""From Python values to JSON values, by shape. A value that does not fit its shape is a fault of ours and raises."""
+"""From Python values to JSON values, by shape, large blobs as `payload` has them.
+
+A value that does not fit its shape is a fault of ours and raises.
+"""
 
 import base64
 from collections.abc import Callable, Mapping
@@ -6,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 from fumehood.aws.model import Shape
+from fumehood.aws.payload import LARGE_BLOB_BYTES, LargeBlob
 
 Writer = Callable[[Any], Any]
 
@@ -76,7 +80,9 @@ def _of_type(*types: type) -> Writer:
     return write
 
 
-def _write_blob(value: Any) -> str:
+def _write_blob(value: Any) -> str | LargeBlob:
+    if len(value) > LARGE_BLOB_BYTES:
+        return LargeBlob(value)
     return base64.b64encode(value).decode("ascii")
 
 

@@ -1,22 +1,13 @@
 """Signature Version 4 made, by botocore, for requests to S3 whose bodies are streamed."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from botocore.auth import S3SigV4Auth  # pyright: ignore[reportMissingTypeStubs]
 from botocore.awsrequest import AWSRequest  # pyright: ignore[reportMissingTypeStubs]
 from botocore.credentials import ReadOnlyCredentials  # pyright: ignore[reportMissingTypeStubs]
 
+from fumehood.aws.signing_keys import SigningKeys
 from fumehood.aws.sigv4 import UNSIGNED_PAYLOAD
-
-
-@dataclass(frozen=True)
-class SigningKeys:
-    """A key pair to sign with, and the token of temporary ones."""
-
-    access_key_id: str
-    secret_access_key: str = field(repr=False)
-    session_token: str | None = field(default=None, repr=False)
 
 
 class _UnsignedPayload(S3SigV4Auth):

@@ -41,7 +41,7 @@ class Request:
     async def json(self) -> dict[str, Any]:
         """The body, verified; empty if there is none. InvalidRequestError if it is no JSON object, or over 64 KiB."""
         body = b"".join([piece async for piece in self.body(_JSON_BYTES_MAX)])
-        return rest_json.parse_json_object(body) if body else {}
+        return rest_json.parse_json_object(body)
 
 
 Handler = Callable[[Request, Answer], Awaitable[None]]

@@ -12,8 +12,8 @@ from botocore.config import Config  # pyright: ignore[reportMissingTypeStubs]
 from botocore.exceptions import BotoCoreError, ClientError  # pyright: ignore[reportMissingTypeStubs]
 
 from fumehood import clock
-from fumehood.aws.signing import SigningKeys
-from fumehood.gateway.upstream import CredentialsUnavailableError
+from fumehood.aws.signing_keys import SigningKeys
+from fumehood.gateway.place import CredentialsUnavailableError
 from fumehood.identity.roles import AssumedRole, Role, StaticProfile
 
 _RENEW_BEFORE = timedelta(minutes=5)

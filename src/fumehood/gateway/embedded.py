@@ -18,8 +18,8 @@ from pathlib import Path
 
 import structlog
 
-from fumehood.aws.signing import SigningKeys
-from fumehood.gateway.upstream import CredentialsUnavailableError, Place
+from fumehood.aws.signing_keys import SigningKeys
+from fumehood.gateway.place import CredentialsUnavailableError, Place
 
 _DELAYS_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _STEADY_SECONDS = 60.0

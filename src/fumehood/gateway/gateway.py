@@ -1,14 +1,22 @@
-"""The door from sandboxes to S3: connections that guests open, each of one session and answered with its role."""
+"""The door from sandboxes to S3: connections that guests open, each of one session and answered with its role.
+
+What answers takes 30 MiB with its libraries, and most servers have no role: the first sandbox with one has it loaded.
+"""
 
 import asyncio
 from collections.abc import Callable
-from functools import partial
+from typing import TYPE_CHECKING
 
 import structlog
 
-from fumehood.gateway.http import Connection
-from fumehood.gateway.requests import Requests, RoleSession
+from fumehood.gateway.embedded import EmbeddedS3
+from fumehood.gateway.role_session import RoleSession
+from fumehood.identity.roles import Role
 from fumehood.sandbox.contract import GuestStream
+from fumehood.settings import Settings
+
+if TYPE_CHECKING:
+    from fumehood.gateway.requests import Requests
 
 STREAMS_MAX = 1024
 """Of all sessions together; each can hold a window of the wire in memory."""
@@ -18,23 +26,52 @@ log = structlog.get_logger()
 class Gateway:
     """Serves the streams that guests open."""
 
-    def __init__(self, find_session: Callable[[str], RoleSession | None], requests: Requests) -> None:
-        """`find_session` gives the session that the sandbox of an id is of, if it has a role."""
-        self._find_session = find_session
-        self._requests = requests
+    def __init__(
+        self,
+        settings: Settings,
+        find_role: Callable[[str], Role | None],
+        embedded: EmbeddedS3,
+        installation_key: bytes,
+    ) -> None:
+        """`find_role` gives the role of an ARN; keys of sessions are derived from `installation_key`."""
+        self._settings = settings
+        self._find_role = find_role
+        self._embedded = embedded
+        self._installation_key = installation_key
+        self._loading: asyncio.Future[Requests] | None = None
         self._streams = 0
 
-    async def serve(self, sandbox_id: str, stream: GuestStream) -> None:
-        """Serve one connection from a sandbox; one whose session has no role is closed at once."""
-        session = self._find_session(sandbox_id)
+    def prepare(self) -> None:
+        """Have what answers loaded from now on: a sandbox is about to start that may ask. Harmless again."""
+        if self._loading is None:
+            self._loading = asyncio.ensure_future(asyncio.to_thread(self._load))
+
+    async def serve(self, session: RoleSession | None, stream: GuestStream) -> None:
+        """Serve one connection from a sandbox of that session; one that has no role (None) is closed at once."""
         if session is None or stream.asked.get("op") != "s3" or self._streams >= STREAMS_MAX:
             return
         self._streams += 1
         try:
-            await Connection(stream, partial(self._requests.answer, session, stream.asked.get("token"))).serve()
+            await (await self._requests()).serve(session, stream)
         except asyncio.CancelledError:
             raise
         except Exception as error:
             log.warning("s3.connection_broke_off", session_id=session.session_id, error=repr(error))
         finally:
             self._streams -= 1
+
+    async def close(self) -> None:
+        """Let go of all connections to S3."""
+        if self._loading is not None:
+            await (await self._requests()).close()
+
+    async def _requests(self) -> "Requests":
+        self.prepare()
+        assert self._loading is not None
+        # Who gives up waiting must not end what others wait for.
+        return await asyncio.shield(self._loading)
+
+    def _load(self) -> "Requests":
+        from fumehood.gateway.requests import requests_of
+
+        return requests_of(self._settings, self._find_role, self._embedded, self._installation_key)

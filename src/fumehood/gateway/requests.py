@@ -17,33 +17,26 @@ from fumehood.gateway import key_lists, session_keys
 from fumehood.gateway.bodies import Upload
 from fumehood.gateway.credentials import RealCredentials
 from fumehood.gateway.decisions import Permission, deletion, listing, needed
+from fumehood.gateway.embedded import EmbeddedS3
 from fumehood.gateway.errors import S3Error, access_denied, invalid_argument, unauthenticated
-from fumehood.gateway.http import Answer, Body
+from fumehood.gateway.http import Answer, Body, Connection
 from fumehood.gateway.inside import CREDENTIALS_PATH, HOSTS
 from fumehood.gateway.key_lists import Doomed, Failure
 from fumehood.gateway.operations import GET_OBJECT, UPLOAD_PART, Operation, parse
+from fumehood.gateway.place import place_of
+from fumehood.gateway.role_session import RoleSession
 from fumehood.gateway.upstream import Reply, Upstream, local_name, parse_xml, source_address, text_of, unexpected
 from fumehood.identity.policy import Decision, PolicyRequest, decide
 from fumehood.identity.roles import EmbeddedStore, Role
 from fumehood.ids import new_ulid
+from fumehood.sandbox.contract import GuestStream
+from fumehood.settings import Settings
 
 _XML = ("content-type", "application/xml")
 _READS = frozenset({"GetObject", "HeadObject"})
 _MISSING = frozenset({"NoSuchKey", "NotFound"})
 Context = dict[str, tuple[str, ...]]
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True)
-class RoleSession:
-    """A session that has a role."""
-
-    session_id: str
-    account_id: str
-    interpreter_arn: str
-    role_arn: str
-    started_by: str
-    """The name of the principal that started it."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +106,15 @@ class Requests:
         self._clock_skew_seconds = clock_skew_seconds
         self._addresses: dict[Upstream, str] = {}
 
-    async def answer(self, session: RoleSession, token: object, head: RequestHead, body: Body) -> Answer:
+    async def serve(self, session: RoleSession, stream: GuestStream) -> None:
+        """Answer the requests that come on one connection."""
+        await Connection(stream, partial(self._answer, session, stream.asked.get("token"))).serve()
+
+    async def close(self) -> None:
+        """Let go of all connections."""
+        await self._places.close()
+
+    async def _answer(self, session: RoleSession, token: object, head: RequestHead, body: Body) -> Answer:
         """The answer to one request; refusals are answers too. `token` is what the session's agent gives out."""
         request_id = new_ulid()
         operation: Operation | None = None
@@ -317,6 +318,20 @@ class Requests:
     ) -> AbstractAsyncContextManager[Reply]:
         credentials = partial(self._credentials.of, use.role, use.session.session_id)
         return self._places.of(use.role).ask(operation, credentials, body, length, extra)
+
+
+def requests_of(
+    settings: Settings, find_role: Callable[[str], Role | None], embedded: EmbeddedS3, installation_key: bytes
+) -> Requests:
+    """The requests that the settings describe; those of roles with `EmbeddedStore` go to `embedded`."""
+    return Requests(
+        find_role,
+        RealCredentials(embedded.credentials, settings.s3_region or settings.region),
+        Places(Upstream(embedded.place()), Upstream(place_of(settings))),
+        installation_key,
+        settings.region,
+        settings.clock_skew_seconds,
+    )
 
 
 def _in_two(operation: Operation) -> tuple[Operation, Operation]:

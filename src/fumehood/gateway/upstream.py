@@ -9,7 +9,6 @@ import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import quote, urlsplit
 from xml.etree import ElementTree
 
@@ -17,9 +16,11 @@ import aiohttp
 import structlog
 from yarl import URL
 
-from fumehood.aws.signing import SigningKeys, sign_s3
+from fumehood.aws.signing import sign_s3
+from fumehood.aws.signing_keys import SigningKeys
 from fumehood.gateway.errors import S3Error
 from fumehood.gateway.operations import Operation
+from fumehood.gateway.place import CredentialsUnavailableError, Place
 
 ANSWER_BYTES_MAX = 8 * 1024 * 1024
 """Of an answer that is looked at before it goes on."""
@@ -69,36 +70,8 @@ _CODE = re.compile(r"[A-Za-z0-9.]{1,64}")
 log = structlog.get_logger()
 
 
-class CredentialsUnavailableError(Exception):
-    """A role's real credentials cannot be had; the message is the operator's."""
-
-
 Credentials = Callable[[], Awaitable[SigningKeys]]
 """The real credentials now. CredentialsUnavailableError."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where S3 is. `socket` is a UNIX socket in place of the endpoint's address."""
-
-    endpoint_url: str
-    region: str
-    path_style: bool
-    ca_bundle: Path | None = None
-    socket: Path | None = None
-    copies_parts: bool = True
-    """Whether it has UploadPartCopy."""
-
-    @property
-    def is_secure(self) -> bool:
-        """Whether what goes there goes encrypted, or does not leave the machine's memory at all."""
-        return self.socket is not None or self.endpoint_url.startswith("https:")
-
-
-def aws(region: str) -> Place:
-    """S3 itself, in a region."""
-    suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
-    return Place(f"https://s3.{region}.{suffix}", region, path_style=False)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ The host opens even stream ids, the guest odd ones.
 """
 
 import asyncio
+import io
 import json
 import os
 import struct
@@ -265,14 +266,14 @@ class Stream:
 
     async def receive_all(self, limit_bytes: int) -> bytes:
         """All the data up to the end. StreamResetError if it is more than `limit_bytes`."""
-        # Not a list of pieces: a byte that comes alone would take fifty.
-        received = bytearray()
+        # Not a list of pieces: a byte that comes alone would take fifty. And no bytearray: this gives itself, no copy.
+        received = io.BytesIO()
         while (piece := await self.receive()) is not None:
-            if len(received) + len(piece) > limit_bytes:
+            if received.tell() + len(piece) > limit_bytes:
                 self.reset("too-large", f"more than {limit_bytes} bytes")
                 raise StreamResetError("too-large", f"more than {limit_bytes} bytes")
-            received += piece
-        return bytes(received)
+            received.write(piece)
+        return received.getvalue()
 
     async def answer_head(self) -> dict[str, Any]:
         """The answerer's head, or its trailer where it ended without one. StreamResetError if it reset."""

@@ -16,7 +16,6 @@ from fumehood.errors import ConfigurationError
 from fumehood.network import declared, firewall, namespaces, slots
 from fumehood.network.declared import Declared, Subnet
 from fumehood.network.firewall import FirewallError
-from fumehood.network.netlink import NetlinkError
 from fumehood.network.policy import Egress, Mode, Network, Rule, parse_rules, public_egress
 from fumehood.network.resolver import Resolver, Upstream, upstream_addresses
 from fumehood.network.slots import Link, Slot
@@ -250,7 +249,7 @@ class Networks:
 
     async def _give_back(self, slot: Slot) -> None:
         # What may still be in the slot, a sandbox's orphan, is cut off with this.
-        with suppress(OSError, NetlinkError):
+        with suppress(OSError):
             await slot.cut()
         slot.close()
         self._uplink.free_link(slot.link.number)
@@ -308,5 +307,5 @@ class _Learned:
 async def _made(making: Awaitable[Slot]) -> Slot:
     try:
         return await making
-    except (OSError, FirewallError, NetlinkError) as error:
+    except (OSError, FirewallError) as error:
         raise NetworkUnavailableError(f"no network could be made for a sandbox: {error}") from None

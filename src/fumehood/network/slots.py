@@ -95,7 +95,7 @@ def read(folder: Path) -> Link | None:
 async def build(link: Link, far_namespace: int, far_address: IPv4Interface | None, bridge: str | None) -> Slot:
     """A new slot, which refuses everything. Its far end, in `far_namespace`, gets `far_address` or is of `bridge`.
 
-    OSError, FirewallError or pyroute2's errors if it cannot be made; nothing is left then.
+    OSError or FirewallError if it cannot be made; nothing is left then.
     """
     return await namespaces.run(lambda thread: _build(thread, link, far_namespace, far_address, bridge))
 

@@ -1,6 +1,7 @@
 """What this machine can do: each thing sandboxes need, tried for real, and the command that mends what is missing."""
 
 import asyncio
+import importlib.util
 import os
 import secrets
 import shutil
@@ -21,6 +22,8 @@ from fumehood.settings import GIB, MIB, Settings
 
 _SETUP = "make setup"
 _BUILD = "fumehood template build"
+LATE_LIBRARIES = ("aiohttp", "alembic", "awscrt", "cryptography", "h11", "pyroute2", "yarl")
+"""What a server loads only when roles, networks, certificates or a new database first need it: 50 MiB in all."""
 # A slow disk is no broken machine.
 _TRIAL_SECONDS = 180
 _TRIAL_DISK_BYTES = 16 * MIB
@@ -53,6 +56,7 @@ async def check(settings: Settings, cgroups: Path = Path("/sys/fs/cgroup")) -> l
         return [privileges]
     return [
         privileges,
+        check_libraries(),
         await check_gvisor(settings),
         await asyncio.to_thread(check_cgroups, cgroups),
         await asyncio.to_thread(check_memory, settings, Path("/proc/meminfo")),
@@ -68,6 +72,14 @@ def check_privileges(user_id: int) -> Check:
     if user_id == 0:
         return Check("privileges", True, "running as root")
     return Check("privileges", False, f"running as user {user_id}; sandboxes are made by root", "sudo fumehood serve")
+
+
+def check_libraries(names: Sequence[str] = LATE_LIBRARIES) -> Check:
+    """Whether those that a start does not load yet are there too: a call is a bad place to find out."""
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    if missing:
+        return Check("libraries", False, f"{', '.join(missing)} cannot be imported", _SETUP)
+    return Check("libraries", True, "all are installed")
 
 
 async def check_gvisor(settings: Settings) -> Check:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import random
 import socket
 import stat
 import threading
@@ -510,6 +511,28 @@ def test_largest_event_reaches_boto3(tmp_path: Path) -> None:
     made, records = invoke_endpoint(tmp_path, events)
     with serving(made) as url, invocation(url) as events_seen:
         assert next(events_seen)["result"]["content"][0]["text"] == text
+        with pytest.raises(EventStreamError):
+            next(events_seen)
+    assert records[0].error == "InternalServerException"
+
+
+def test_large_blobs_reach_boto3_among_other_events_and_larger_ones_are_refused(tmp_path: Path) -> None:
+    blobs = [random.Random(size).randbytes(size) for size in (65_536, 65_537, 5_000_000)]
+    most = (RESULT_EVENT_MAX_BYTES - len('{"content":[{"type":"image","data":""}]}')) // 4 * 3
+
+    def result(*contents: bytes) -> tuple[str, Mapping[str, Any]]:
+        return "result", {"content": [{"type": "image", "data": content} for content in contents]}
+
+    async def events() -> AsyncGenerator[tuple[str, Mapping[str, Any]]]:
+        yield result(*blobs)
+        yield result(b"small")
+        yield result(bytes(most))
+        yield result(bytes(most + 3))
+
+    made, records = invoke_endpoint(tmp_path, events)
+    with serving(made) as url, invocation(url) as events_seen:
+        for wanted in (blobs, [b"small"], [bytes(most)]):
+            assert [block["data"] for block in next(events_seen)["result"]["content"]] == wanted
         with pytest.raises(EventStreamError):
             next(events_seen)
     assert records[0].error == "InternalServerException"

@@ -14,6 +14,7 @@ from fumehood.aws.event_stream import (
     RESULT_EVENT_MAX_BYTES,
     EventTooLargeError,
     encode_event,
+    encode_event_in_pieces,
     encode_exception,
 )
 
@@ -63,6 +64,17 @@ def test_largest_event_is_within_what_clients_take() -> None:
 def test_larger_event_is_refused() -> None:
     with pytest.raises(EventTooLargeError, match=str(RESULT_EVENT_MAX_BYTES)):
         encode_event("result", b" " * (RESULT_EVENT_MAX_BYTES + 1))
+
+
+@given(st.lists(st.binary(max_size=2000), max_size=5))
+def test_a_frame_in_pieces_is_the_same_frame(pieces: list[bytes]) -> None:
+    payload = b"".join(pieces)
+    assert b"".join(encode_event_in_pieces("result", pieces, len(payload))) == encode_event("result", payload)
+
+
+def test_a_larger_event_in_pieces_is_refused_before_any_of_it_is_made() -> None:
+    with pytest.raises(EventTooLargeError, match=str(RESULT_EVENT_MAX_BYTES)):
+        encode_event_in_pieces("result", [], RESULT_EVENT_MAX_BYTES + 1)
 
 
 def test_javascript_codec_reads_the_same() -> None:

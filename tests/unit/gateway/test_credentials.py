@@ -8,9 +8,9 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from fumehood.aws.signing import SigningKeys
+from fumehood.aws.signing_keys import SigningKeys
 from fumehood.gateway.credentials import RealCredentials
-from fumehood.gateway.upstream import CredentialsUnavailableError
+from fumehood.gateway.place import CredentialsUnavailableError
 from fumehood.identity.policy import Policy
 from fumehood.identity.roles import AssumedRole, Credentials, EmbeddedStore, Role, StaticProfile
 from fumehood.identity.trust import TrustPolicy

@@ -1,48 +1,12 @@
 """Requests as they come on a guest's stream, whole and in pieces, and what is not one."""
 
-from collections.abc import AsyncIterator, Sequence
-from typing import Any
-
 import pytest
 
 from fumehood.aws.sigv4 import RequestHead
 from fumehood.gateway.http import Answer, Body, Connection
+from tests.unit.gateway.guests import Guest
 
 HEAD = b"PUT /work/key HTTP/1.1\r\nhost: a\r\n"
-
-
-class Guest:
-    """A guest's stream: these pieces, and then its end."""
-
-    def __init__(self, pieces: Sequence[bytes]) -> None:
-        self._pieces = pieces
-        self.sent = b""
-        self.ended = False
-
-    @property
-    def asked(self) -> dict[str, Any]:
-        """Nothing."""
-        return {}
-
-    async def send(self, data: bytes | memoryview) -> None:
-        """Keep it."""
-        self.sent += data
-
-    def end(self) -> None:
-        """Note it."""
-        self.ended = True
-
-    async def answer_head(self) -> dict[str, Any]:
-        """Nothing."""
-        return {}
-
-    async def receive(self) -> AsyncIterator[bytes]:
-        """The pieces."""
-        for piece in self._pieces:
-            yield piece
-
-    def abandon(self) -> None:
-        """Nothing."""
 
 
 async def answered(*pieces: bytes) -> tuple[list[tuple[RequestHead, bytes]], bytes]:

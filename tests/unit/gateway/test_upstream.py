@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 
-from fumehood.aws.signing import SigningKeys
+from fumehood.aws.signing_keys import SigningKeys
 from fumehood.aws.sigv4 import RequestHead
 from fumehood.gateway.errors import S3Error
 from fumehood.gateway.inside import HOSTS
 from fumehood.gateway.operations import parse
-from fumehood.gateway.upstream import Place, Upstream, aws
+from fumehood.gateway.place import Place, aws
+from fumehood.gateway.upstream import Upstream
 from loopback import serving
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]

@@ -12,7 +12,17 @@ from fumehood.sandbox.machine import Check
 from fumehood.sandbox.template.catalog import Template
 from fumehood.settings import GIB, Settings
 
-ALL_NAMES = ["privileges", "gVisor", "cgroups", "memory", "sandbox disk", "free disk", "template", "guest runtime"]
+ALL_NAMES = [
+    "privileges",
+    "libraries",
+    "gVisor",
+    "cgroups",
+    "memory",
+    "sandbox disk",
+    "free disk",
+    "template",
+    "guest runtime",
+]
 
 
 @pytest.fixture
@@ -43,6 +53,13 @@ def test_a_machine_that_has_everything_is_well(base: Template, shared_settings: 
     checks = asyncio.run(machine.check(shared_settings))
     assert [check.name for check in checks] == ALL_NAMES
     assert [check for check in checks if not check.ok] == []
+
+
+def test_libraries_that_are_missing_are_told_before_anything_needs_them() -> None:
+    assert machine.check_libraries().ok
+    check = machine.check_libraries(("json", "no_such_library", "nor_this_one"))
+    assert not check.ok and check.is_essential and check.remedy == "make setup"
+    assert check.detail == "no_such_library, nor_this_one cannot be imported"
 
 
 async def test_gvisor_that_is_missing_is_told_with_its_remedy(tmp_path: Path) -> None:

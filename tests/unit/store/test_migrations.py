@@ -8,13 +8,16 @@ from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, inspect, make_url, text
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError
 
 from fumehood.errors import ConfigurationError
 from fumehood.store.database import Database
+from fumehood.store.migrate import newest_revision
 from fumehood.store.tables import metadata
 
 _OPEN_AND_CLOSE = """
@@ -66,6 +69,17 @@ def _index_definitions(connection) -> list[str]:
     return sorted(connection.execute(text(query)).scalars())
 
 
+def test_the_files_of_migrations_have_the_names_of_their_revisions() -> None:
+    """By which a start without Alembic knows that there is nothing to do."""
+    configuration = Config()
+    configuration.set_main_option("script_location", "fumehood.store:migrations")
+    configuration.set_main_option("path_separator", "os")
+    script = ScriptDirectory.from_config(configuration)
+    for revision in script.walk_revisions():
+        assert Path(revision.path).name.startswith(f"v{revision.revision}_")
+    assert newest_revision() == script.get_current_head()
+
+
 async def test_opening_again_keeps_what_is_there(database_url: str) -> None:
     first = await Database.open(database_url)
     await first.close()
@@ -107,6 +121,24 @@ async def test_a_migration_that_fails_leaves_nothing_behind(database_url: str) -
         connection.execute(text("DROP TABLE client_tokens"))
     engine.dispose()
     await (await Database.open(database_url)).close()
+
+
+async def test_a_database_of_an_earlier_version_gets_what_it_lacks(database_url: str) -> None:
+    first = await Database.open(database_url)
+    await first.close()
+    engine = _plain_engine(database_url)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '0002'"))
+        for table in ("sessions", "snapshots"):
+            connection.execute(text(f"ALTER TABLE {table} DROP COLUMN execution_role_arn"))
+    second = await Database.open(database_url)
+    await second.close()
+    assert second.created_at == first.created_at
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection)
+        assert context.get_current_revision() == newest_revision()
+        assert compare_metadata(context, metadata) == []
+    engine.dispose()
 
 
 async def test_a_database_of_a_later_version_is_refused(database_url: str) -> None:

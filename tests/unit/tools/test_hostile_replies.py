@@ -53,7 +53,7 @@ async def _results(tool: str, head: dict[str, Any], body: bytes) -> list[Result]
     guest = _guest(lambda _: GuestReply(head, body))
     results = [result async for result in TOOLS[tool].run(CALLS[tool], guest)]
     for result in results:
-        payload = _INVOKE.event_payload("result", result)
+        payload = _INVOKE.event_payload("result", result).whole()
         assert len(payload) <= RESULT_EVENT_MAX_BYTES
         payload.decode()
         json.loads(payload)
@@ -163,7 +163,7 @@ async def test_a_refusal_of_what_was_asked_is_a_result_with_an_error(code: str) 
         results = [result async for result in TOOLS[tool].run(arguments, _guest(refuse))]
         assert [result["isError"] for result in results] == [True]
         assert "no such task" in results[0]["content"][0]["text"]
-        _INVOKE.event_payload("result", results[0]).decode()
+        _INVOKE.event_payload("result", results[0]).whole().decode()
 
 
 # readFiles of several files
