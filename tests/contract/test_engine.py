@@ -7,8 +7,8 @@ import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -188,6 +188,63 @@ async def test_a_restored_sandbox_ends_at_its_own_deadline(
     clone = await machine.engine.restore(machine.spec(life_seconds=3), image)
     async with asyncio.timeout(30):
         assert (await clone.wait_end()).reason is EndReason.EXPIRED
+    await machine.until_nothing_is_left()
+
+
+async def test_a_checkpoint_can_be_put_together_while_its_sandbox_is_made(
+    machine: Machine, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    image = tmp_path_factory.mktemp("images") / "image"
+    original = await machine.engine.start_for_checkpoint(machine.spec())
+    await run(original, "x = 41")
+    await original.checkpoint(image)
+    await original.stop(EndReason.STOPPED)
+
+    @asynccontextmanager
+    async def put_together() -> AsyncIterator[Path]:
+        state = f"*{machine.ids[-1]}*"
+        await until(lambda: [*(machine.data / "runsc").glob(state)], "runsc to have made its sandbox")
+        moved = image.rename(image.with_name("there now"))
+        yield moved
+        moved.rename(image)
+
+    for as_clone in (True, False):
+        restored = await machine.engine.restore_from(machine.spec(), put_together(), as_clone=as_clone)
+        assert await run(restored, "print(x + 1)") == "42\n"
+        assert (await restored.stop(EndReason.STOPPED)).reason is EndReason.STOPPED
+    await machine.until_nothing_is_left()
+
+
+async def test_a_checkpoint_that_comes_to_nothing_leaves_nothing_of_its_sandbox(machine: Machine) -> None:
+    class DamagedError(Exception):
+        pass
+
+    @asynccontextmanager
+    async def damaged(seconds: float) -> AsyncIterator[Path]:
+        await asyncio.sleep(seconds)
+        raise DamagedError
+        yield
+
+    # Before runsc has made anything, and after it has.
+    for seconds in (0, 1):
+        with pytest.raises(DamagedError):
+            await machine.engine.restore_from(machine.spec(), damaged(seconds))
+        await machine.until_nothing_is_left()
+
+
+async def test_one_whose_state_never_came_can_be_cleaned_up_without_its_server(machine: Machine) -> None:
+    @asynccontextmanager
+    async def never() -> AsyncIterator[Path]:
+        await asyncio.Event().wait()
+        yield machine.data
+
+    begun = asyncio.ensure_future(machine.engine.restore_from(machine.spec(), never()))
+    state = f"*{machine.ids[-1]}*"
+    await until(lambda: [*(machine.data / "runsc").glob(state)], "runsc to have made it")
+    await machine.clean_up()
+    begun.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await begun
     await machine.until_nothing_is_left()
 
 

@@ -87,6 +87,11 @@ class Channel:
                 await self._synced.wait()
         self._raise_if_lost()
 
+    @property
+    def is_answered(self) -> bool:
+        """Whether the guest has answered since the pipes were taken over."""
+        return self._synced.is_set()
+
     async def call(self, request: GuestRequest, timeout_seconds: float, reply_bytes_max: int) -> GuestReply:
         """As `Sandbox.call`."""
         whole = self._call(request)

@@ -1,6 +1,7 @@
 """What every engine does, and what the rest of fumehood may know of a sandbox."""
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -238,6 +239,15 @@ class Engine(Protocol):
 
         `as_clone`: others start from the same checkpoint too, so what they must not share is renewed. The sandbox that
         goes on where the one it is a checkpoint of has stopped is no clone.
+        """
+        ...
+
+    async def restore_from(
+        self, spec: SandboxSpec, image: AbstractAsyncContextManager[Path], *, as_clone: bool = True
+    ) -> Sandbox:
+        """As `restore`, from a checkpoint that entering `image` puts together, while the sandbox is made already.
+
+        Errors of `image` too; then nothing is left either.
         """
         ...
 

@@ -4,7 +4,8 @@ import asyncio
 import os
 import re
 import shutil
-from contextlib import suppress
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from fumehood.network import slots
 from fumehood.network.networks import Attached, Networks
 from fumehood.network.policy import SANDBOX, Mode, Network
 from fumehood.network.uplink import NetworkUnavailableError
-from fumehood.sandbox import limits
+from fumehood.sandbox import later_state, limits
 from fumehood.sandbox.bundle import MOUNTS, make_bundle, read_spec
 from fumehood.sandbox.channel import Channel, make_pipes
 from fumehood.sandbox.contract import (
@@ -34,6 +35,7 @@ from fumehood.sandbox.contract import (
     SandboxSpec,
     Usage,
 )
+from fumehood.sandbox.grace_periods import GracePeriods
 from fumehood.sandbox.keeper import Keeper, KeptNetwork
 from fumehood.sandbox.network_trial import Mask, needed_mask
 from fumehood.sandbox.rest import Rests
@@ -76,6 +78,7 @@ class Gvisor:
         self._mask: Mask | None = None
         self._trial_lock = asyncio.Lock()
         self.rests = Rests()
+        self._grace_periods = GracePeriods()
 
     async def probe(self) -> Isolation:
         """As `Engine.probe`."""
@@ -98,23 +101,32 @@ class Gvisor:
 
     async def start(self, spec: SandboxSpec) -> "GvisorSandbox":
         """As `Engine.start`."""
-        return await self._launch(spec, ["run"], spec.life_seconds)
+        return await self._launch(spec, self._command(spec, "run"), spec.life_seconds)
 
     async def start_for_checkpoint(self, spec: SandboxSpec) -> "GvisorSandbox":
         """As `start`, with an agent that has no deadline: a clock that was asleep in an image would fire it at once."""
-        return await self._launch(spec, ["run"], None)
+        return await self._launch(spec, self._command(spec, "run"), None)
 
     async def restore(self, spec: SandboxSpec, image: Path, *, as_clone: bool = True) -> "GvisorSandbox":
         """As `Engine.restore`."""
-        sandbox = await self._launch(spec, ["restore", "--image-path", str(image)], None)
-        try:
-            await sandbox.set_life(spec.life_seconds)
-            if as_clone:
-                renew = GuestRequest("renew", {"timeout_seconds": spec.start_timeout_seconds})
-                await sandbox.call(renew, spec.start_timeout_seconds, 0)
-        except BaseException as error:
-            await asyncio.shield(sandbox.stop(_reason_of(error)))
-            raise
+        sandbox = await self._launch(spec, self._command(spec, "restore", "--image-path", str(image)), None)
+        async with _stopped_on_failure(sandbox):
+            await sandbox.begin_anew(as_clone)
+        return sandbox
+
+    async def restore_from(
+        self, spec: SandboxSpec, image: AbstractAsyncContextManager[Path], *, as_clone: bool = True
+    ) -> "GvisorSandbox":
+        """As `Engine.restore_from`."""
+        folder = self._folder_of(spec)
+        waiting = later_state.command(folder, spec.sandbox_id, self._runsc_of(spec))
+        with self._grace_periods.short():
+            sandbox = await self._begin(spec, waiting, None)
+            async with _stopped_on_failure(sandbox), image as path:
+                with later_state.told(folder, path):
+                    await sandbox.get_ready()
+        async with _stopped_on_failure(sandbox):
+            await sandbox.begin_anew(as_clone)
         return sandbox
 
     def left_behind(self) -> list[str]:
@@ -150,12 +162,14 @@ class Gvisor:
         folder, group = self._sandboxes / sandbox_id, self.group_of(sandbox_id)
         if folder.is_dir():
             limits.kill_processes(group)
+            later_state.give_up(folder)
             # Its keeper lives on without us and takes everything away; one that was killed too leaves that to us.
             keeper = Keeper.find(folder)
             with suppress(TimeoutError):
                 async with asyncio.timeout(_KILL_SECONDS):
                     while keeper is not None and not keeper.ended.done():
                         limits.kill_processes(group)
+                        later_state.give_up(folder)
                         keeper.go_on()
                         await asyncio.wait({keeper.ended}, timeout=0.02)
             await self._quietly("delete", "--force", sandbox_id)
@@ -228,25 +242,37 @@ class Gvisor:
             self._is_limited = True
         return isolation
 
-    async def _launch(self, spec: SandboxSpec, subcommand: list[str], life_seconds: float | None) -> "GvisorSandbox":
+    def _folder_of(self, spec: SandboxSpec) -> Path:
+        return self._sandboxes / spec.sandbox_id
+
+    def _runsc_of(self, spec: SandboxSpec) -> list[str]:
+        return self.flags(f"root:dir={self._folder_of(spec) / 'disk'}", spec.network)
+
+    def _command(self, spec: SandboxSpec, *subcommand: str) -> list[str]:
+        return [*self._runsc_of(spec), *subcommand, "--bundle", str(self._folder_of(spec)), spec.sandbox_id]
+
+    async def _launch(self, spec: SandboxSpec, command: list[str], life_seconds: float | None) -> "GvisorSandbox":
+        with self._grace_periods.short():
+            sandbox = await self._begin(spec, command, life_seconds)
+            async with _stopped_on_failure(sandbox):
+                await sandbox.get_ready()
+        return sandbox
+
+    async def _begin(self, spec: SandboxSpec, command: list[str], life_seconds: float | None) -> "GvisorSandbox":
+        """A sandbox that `command` makes, not ready yet; its agent is to end it after `life_seconds`."""
         isolation = await self._prepare()
         disk = await self._disk_image(spec.disk_bytes)
-        folder = self._sandboxes / spec.sandbox_id
+        folder = self._folder_of(spec)
         network = await self._attach(spec)
         try:
             await asyncio.to_thread(make_bundle, folder, spec, self.group_of(spec.sandbox_id), life_seconds)
-            keeper = await self._start_keeper(spec, folder, disk, subcommand, network)
+            later_state.make_pipe(folder)
+            keeper = await self._start_keeper(spec, folder, disk, command, network)
         except BaseException:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
             await self.detach(network)
             raise
-        sandbox = GvisorSandbox(self, spec, isolation, folder, keeper, self._ended / spec.sandbox_id, network)
-        try:
-            await sandbox.get_ready()
-        except BaseException as error:
-            await asyncio.shield(sandbox.stop(_reason_of(error)))
-            raise
-        return sandbox
+        return GvisorSandbox(self, spec, isolation, folder, keeper, self._ended / spec.sandbox_id, network)
 
     async def _attach(self, spec: SandboxSpec) -> Attached | None:
         """The sandbox's network, its rules in force, before anything of it runs. NoNetworkError."""
@@ -272,7 +298,7 @@ class Gvisor:
             return self._mask
 
     async def _start_keeper(
-        self, spec: SandboxSpec, folder: Path, disk: Path, subcommand: list[str], network: Attached | None
+        self, spec: SandboxSpec, folder: Path, disk: Path, command: list[str], network: Attached | None
     ) -> Keeper:
         self._ended.mkdir(mode=0o700, parents=True, exist_ok=True)
         kept, described = None, "none"
@@ -286,8 +312,7 @@ class Gvisor:
             *(str(self._ended / spec.sandbox_id), str(disk), self.group_of(spec.sandbox_id), str(spec.memory_bytes)),
             *(spec.sandbox_id, self._runsc, str(self._state), described),
             str(spec.root / MOUNTS) if spec.mounts else "none",
-            *self.flags(f"root:dir={folder / 'disk'}", spec.network),
-            *(*subcommand, "--bundle", str(folder), spec.sandbox_id),
+            *command,
         )
         pipes = make_pipes(folder)
         try:
@@ -340,6 +365,16 @@ class Gvisor:
             await self.command(*arguments)
 
 
+@asynccontextmanager
+async def _stopped_on_failure(sandbox: "GvisorSandbox") -> AsyncGenerator[None]:
+    """Leave nothing of a sandbox whose start fails in this block."""
+    try:
+        yield
+    except BaseException as error:
+        await asyncio.shield(sandbox.stop(_reason_of(error)))
+        raise
+
+
 def _reason_of(error: BaseException) -> EndReason:
     """Why a sandbox ends whose start was broken off: nothing failed where somebody gave up, as at the server's end."""
     return EndReason.STOPPED if isinstance(error, asyncio.CancelledError) else EndReason.START_FAILED
@@ -377,6 +412,13 @@ class GvisorSandbox:
         """Wait for the agent. SandboxLostError or TimeoutError if it does not come up."""
         await self._channel.synchronise(self.spec.start_timeout_seconds)
         await self._limit()
+
+    async def begin_anew(self, as_clone: bool) -> None:
+        """Give what was restored its life and, if it is a clone, a randomness of its own."""
+        await self.set_life(self.spec.life_seconds)
+        if as_clone:
+            renew = GuestRequest("renew", {"timeout_seconds": self.spec.start_timeout_seconds})
+            await self.call(renew, self.spec.start_timeout_seconds, 0)
 
     def take_over(self) -> None:
         """Have an agent that an earlier server started answer this one, whenever it does."""
@@ -421,7 +463,7 @@ class GvisorSandbox:
         """As `Sandbox.stop`."""
         if self._asked is None and not self._ended.done():
             self._asked = reason
-        if not await self._ends_within(_STOP_SECONDS, self._ask_agent):
+        if not (self._channel.is_answered and await self._ends_within(_STOP_SECONDS, self._ask_agent)):
             await self._ends_within(_KILL_SECONDS, self._kill)
         if not self._ended.done():
             log.error("a sandbox does not end; what is left of it is removed later", sandbox_id=self.spec.sandbox_id)
@@ -436,6 +478,7 @@ class GvisorSandbox:
     async def _kill(self) -> None:
         while not self._ended.done():
             limits.kill_processes(self._group)
+            later_state.give_up(self._folder)
             self._keeper.go_on()
             await asyncio.sleep(0.05)
 

@@ -332,8 +332,8 @@ class Host:
         async with self._admission.start():
             self._require_open()
             spec = self._make_spec(new_ulid(), request)
-            async with self._states.loaded(image_id, account_id, spec) as image:
-                sandbox = await self._engine.restore(spec, image, as_clone=as_clone)
+            image = self._states.loaded(image_id, account_id, spec)
+            sandbox = await self._engine.restore_from(spec, image, as_clone=as_clone)
         return await self._keep(sandbox, StartedFrom.SNAPSHOT)
 
     async def has_image(self, image_id: str) -> bool:

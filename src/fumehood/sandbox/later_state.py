@@ -1,0 +1,45 @@
+"""The pipe by which a sandbox that is being made is told where its state is: it need not be there before it begins."""
+
+import os
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from importlib import resources
+from pathlib import Path
+
+_PIPE = "image"
+_PIPE_MODE = 0o600
+
+
+def make_pipe(folder: Path) -> None:
+    """Make the pipe in the sandbox's folder."""
+    os.mkfifo(folder / _PIPE, _PIPE_MODE)
+
+
+def command(folder: Path, sandbox_id: str, runsc: list[str]) -> list[str]:
+    """What makes the sandbox and waits for its state; `runsc` is the command and its global flags."""
+    script = resources.files("fumehood.sandbox").joinpath("restore_later.sh")
+    return ["bash", str(script), str(folder), sandbox_id, *runsc]
+
+
+@contextmanager
+def told(folder: Path, image: Path) -> Generator[None]:
+    """Tell where the checkpoint is, to be read at any time in this block. OSError if there is no pipe."""
+    with _opened(folder) as pipe:
+        os.write(pipe, os.fsencode(image) + b"\n")
+        yield
+
+
+def give_up(folder: Path) -> None:
+    """Let go of whoever waits there now; there will be no state. Harmless where nobody does, or there is no pipe."""
+    with suppress(OSError), _opened(folder) as pipe:
+        os.write(pipe, b"\n")
+
+
+@contextmanager
+def _opened(folder: Path) -> Generator[int]:
+    # Both ways: so it is open at once, whether or not anybody reads yet.
+    pipe = os.open(folder / _PIPE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        yield pipe
+    finally:
+        os.close(pipe)
