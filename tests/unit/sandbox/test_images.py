@@ -142,7 +142,7 @@ async def test_an_image_is_small_private_and_given_back_as_it_was(place: Place) 
         seen += [image_folder, *image_folder.iterdir(), place.folder / "images.key"]
         for path in seen:
             assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
-    assert not folder.exists()
+    await until(lambda: not folder.exists(), "it to be removed")
     assert place.leftovers() == []
 
 

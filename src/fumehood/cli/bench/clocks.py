@@ -82,26 +82,29 @@ class Clocks:
 
     def pool_misses(self, count: int) -> None:
         """Starts that had to restore a checkpoint, the pool being empty, to the first result of pandas."""
-        held: list[str] = []
 
         def each(number: int) -> None:
-            self.floor(number, MISS_PANDAS)
-            for _ in range(_MISSES_WITHOUT_HOPE):
-                own, session_id = self._timed_start(number, "miss.start", MISS_PANDAS, _PANDAS)
-                if session_id is None:
-                    self.samples.all += own.all
-                    return
-                held.append(session_id)
-                if self._started_from(session_id) == "restore":
-                    self.samples.all += own.all
-                    return
-            raise NotAvailableError(f"{_MISSES_WITHOUT_HOPE} starts in a row found the pool filled, or were cold")
+            held: list[str] = []
+            try:
+                self.floor(number, MISS_PANDAS)
+                self._first_miss(number, held)
+            finally:
+                # What emptied the pool is no part of the measure: nothing of it is left to the next.
+                for session_id in held:
+                    calls.stop(self.client, session_id, self.interpreter)
 
-        try:
-            self._where_available((MISS_PANDAS,), count, each)
-        finally:
-            for session_id in held:
-                calls.stop(self.client, session_id, self.interpreter)
+        self._where_available((MISS_PANDAS,), count, each)
+
+    def _first_miss(self, number: int, held: list[str]) -> None:
+        """Start sessions until one was a restore; what is not stopped yet is in `held`."""
+        for _ in range(_MISSES_WITHOUT_HOPE):
+            own, session_id = self._timed_start(number, "miss.start", MISS_PANDAS, _PANDAS)
+            if session_id is not None:
+                held.append(session_id)
+            if session_id is None or self._started_from(session_id) == "restore":
+                self.samples.all += own.all
+                return
+        raise NotAvailableError(f"{_MISSES_WITHOUT_HOPE} starts in a row found the pool filled, or were cold")
 
     def numpy_at_once(self, count: int) -> None:
         """`count` starts at once, each to the result of numpy; all live until the last is there."""

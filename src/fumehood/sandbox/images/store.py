@@ -63,6 +63,7 @@ class ImageStore:
         self._key_file = key_file
         self._bytes_max = bytes_max
         self._verified_bases: dict[tuple[int, int, int, int], str] = {}
+        self._removing: set[asyncio.Task[None]] = set()
 
     async def store(self, raw: Path, base: Path | None, about: About, life_seconds: float) -> StoredImage:
         """Keep the checkpoint in the folder `raw`, made of a sandbox that the one in `base` was restored to.
@@ -103,16 +104,22 @@ class ImageStore:
 
     @asynccontextmanager
     async def materialised(self, image_id: str, account: str, needs: Mapping[str, str]) -> AsyncGenerator[Path]:
-        """The checkpoint's folder, as it was stored, to restore a sandbox from; it is gone after the block.
+        """The checkpoint's folder, as it was stored, to restore a sandbox from; it is gone soon after the block.
 
         ImageRefusedError, before anything of it is used, if the image is damaged, expired, another account's or
         another installation's, or was made where `needs` are other ones.
         """
         image = await self.find(image_id)
         _require(image, account, needs)
-        async with self._new_folder(f"woken-{image_id}-{os.urandom(4).hex()}") as new:
+        new, lock = self._make_folder(f"woken-{image_id}-{os.urandom(4).hex()}")
+        try:
             await asyncio.to_thread(self._rebuild, image, new)
             yield new
+        finally:
+            # Nobody waits for it: freeing a hundred megabytes takes as long as many a call.
+            removing = asyncio.ensure_future(_remove_folder(new, lock))
+            self._removing.add(removing)
+            removing.add_done_callback(self._removing.discard)
 
     async def verify(self, image_id: str) -> None:
         """Read the image back whole. ImageRefusedError if it is not the checkpoint, bit for bit, that was stored."""
@@ -142,14 +149,16 @@ class ImageStore:
     @asynccontextmanager
     async def _new_folder(self, name: str) -> AsyncGenerator[Path]:
         """A locked folder that does not count, removed at the end unless it was renamed."""
-        folder = self._folder / f".{name}"
-        # Not in a thread, which would go on and keep the lock if we are cancelled.
-        lock = _make_locked(folder)
+        folder, lock = self._make_folder(name)
         try:
             yield folder
         finally:
-            await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
-            os.close(lock)
+            await asyncio.shield(_remove_folder(folder, lock))
+
+    def _make_folder(self, name: str) -> tuple[Path, int]:
+        folder = self._folder / f".{name}"
+        # Not in a thread, which would go on and keep the lock if we are cancelled.
+        return folder, _make_locked(folder)
 
     async def _keep(self, raw: Path, base: Path | None, new: Path) -> list[Part]:
         if base is not None:
@@ -282,6 +291,12 @@ def _link(base: Path, folder: Path) -> None:
     except OSError:
         shutil.copyfile(base, linked)
         linked.chmod(0o600)
+
+
+async def _remove_folder(folder: Path, lock: int) -> None:
+    """Remove a locked folder, if it is there under that name still, and then let go of the lock."""
+    await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+    os.close(lock)
 
 
 def _make_locked(folder: Path) -> int:
