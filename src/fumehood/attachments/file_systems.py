@@ -51,7 +51,7 @@ class FileSystems:
     """Those in force. Follows the file: a change holds within a second, a broken one changes nothing."""
 
     def __init__(self, file: FollowedFile[dict[str, FileSystem]]) -> None:
-        self._file = file
+        self.file = file
 
     @classmethod
     def load(cls, path: Path, data: Path, *, required: bool) -> Self:
@@ -105,7 +105,7 @@ class FileSystems:
         return frozenset(each.access_point_arn for each in found if not each.shared)
 
     def _find(self, account_id: str, wanted: Mapping[str, str], field: str) -> FileSystem:
-        declared = self._file.value.get(wanted["accessPointArn"])
+        declared = self.file.value.get(wanted["accessPointArn"])
         # One that is another account's and one that is nowhere look the same.
         if declared is None or account_id not in declared.accounts:
             raise InvalidRequestError.of_field(

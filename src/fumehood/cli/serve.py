@@ -20,6 +20,7 @@ from fumehood.cli import build_progress
 from fumehood.cli.doctor import doctor_lines
 from fumehood.cli.env import record_url
 from fumehood.errors import ConfigurationError
+from fumehood.operator_files import OperatorFiles
 from fumehood.sandbox import machine
 from fumehood.sandbox.contract import EngineUnavailableError
 from fumehood.sandbox.template import catalog
@@ -82,9 +83,10 @@ async def _serve(settings: Settings, address: socket.socket) -> None:
     lacking = [check for check in await machine.check(settings) if check.is_essential and not check.ok]
     if lacking:
         raise EngineUnavailableError("\n".join(["this machine cannot run sandboxes", *doctor_lines(lacking)]))
+    files = await asyncio.to_thread(OperatorFiles.load, settings)
     with build_progress.shown(Console(stderr=True)) as progress:
         template = await catalog.ensure(settings.template, settings, progress)
-    async with running(settings, template) as fumehood:
+    async with running(settings, files, template) as fumehood:
         listening = asyncio.Event()
         announcing = asyncio.ensure_future(_announce(fumehood, listening))
         try:

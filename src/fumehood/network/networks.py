@@ -13,8 +13,8 @@ from typing import TypeVar
 import structlog
 
 from fumehood.errors import ConfigurationError
-from fumehood.network import declared, firewall, namespaces, slots
-from fumehood.network.declared import Declared, Subnet
+from fumehood.network import firewall, namespaces, slots
+from fumehood.network.declared import Declarations, Declared, Subnet
 from fumehood.network.firewall import FirewallError
 from fumehood.network.policy import Egress, Mode, Network, Rule, parse_rules, public_egress
 from fumehood.network.resolver import Resolver, Upstream, upstream_addresses
@@ -44,12 +44,12 @@ class Networks:
         uplink: Uplink,
         operator_rules: tuple[Rule, ...],
         resolvers: Sequence[str],
-        declarations: Path | None,
+        declarations: Declarations,
         ready_slots: int,
     ) -> None:
         """`operator_rules` are what PUBLIC reaches whatever is forbidden; `resolvers` what it asks for names.
 
-        `declarations` is the file of mode VPC, read when it is needed. `ready_slots` are kept ready once one was used.
+        `declarations` are those of mode VPC. `ready_slots` are kept ready once one was used.
         """
         self._uplink = uplink
         self._operator_rules = operator_rules
@@ -74,12 +74,11 @@ class Networks:
             return
         await self._open()
         if network.mode is Mode.VPC:
-            self._subnet_of(await asyncio.to_thread(self._declared), network)
+            self._subnet_of(self._declarations.present, network)
 
-    async def find_unusable(self, account_id: str, network: Network) -> list[str]:
-        """The subnets and security groups that an account may not use. NetworkUnavailableError if none can be known."""
-        found = await asyncio.to_thread(self._declared)
-        return found.unusable(account_id, network.subnets, network.security_groups)
+    def find_unusable(self, account_id: str, network: Network) -> list[str]:
+        """The subnets and security groups that an account may not use."""
+        return self._declarations.present.unusable(account_id, network.subnets, network.security_groups)
 
     async def attach(self, network: Network) -> Attached:
         """A slot for a new sandbox, its rules in force. NetworkUnavailableError if it cannot be had."""
@@ -146,7 +145,7 @@ class Networks:
     async def _plan(self, network: Network) -> tuple[Egress, Sequence[str], Subnet | None]:
         if network.mode is Mode.PUBLIC:
             return public_egress(self._operator_rules, network.allow), self._resolvers or upstream_addresses(), None
-        found = await asyncio.to_thread(self._declared)
+        found = self._declarations.present
         subnet = self._subnet_of(found, network)
         egress = found.egress(subnet, network.security_groups)
         if subnet.bridge is not None:
@@ -162,12 +161,6 @@ class Networks:
                 f"{gone[0]} is not declared any more in the file that FUMEHOOD_NETWORKS_FILE names"
             )
         return found.subnets[network.subnets[0]]
-
-    def _declared(self) -> Declared:
-        try:
-            return declared.load(self._declarations)
-        except declared.DeclarationError as error:
-            raise NetworkUnavailableError(str(error)) from None
 
     async def _upstream(self, slot: Slot, addresses: Sequence[str], subnet: Subnet | None) -> Upstream | None:
         if not addresses:
@@ -268,14 +261,14 @@ class Networks:
             log.warning("no network could be made ready", error=str(error))
 
 
-def networks_of(settings: Settings, folder: Path) -> Networks:
-    """The networks that the settings describe, with their files in `folder`. ConfigurationError."""
+def networks_of(settings: Settings, declarations: Declarations, folder: Path) -> Networks:
+    """The networks that the settings and declarations describe, with their files in `folder`. ConfigurationError."""
     rules = _setting("PUBLIC_ALLOW", lambda: parse_rules(settings.public_allow.split(), ("tcp", "udp", "icmp")))
     resolvers = _setting("RESOLVERS", lambda: [str(ip_address(each)) for each in settings.resolvers.split()])
     given = settings.uplink_range
     sources = None if given is None else _setting("UPLINK_RANGE", lambda: IPv4Network(given))
     uplink = Uplink(folder, settings.uplink_namespace, settings.uplink_interface, sources, rules)
-    return Networks(uplink, rules, resolvers, settings.networks_file, settings.network_slots)
+    return Networks(uplink, rules, resolvers, declarations, settings.network_slots)
 
 
 def _setting(name: str, read: Callable[[], T]) -> T:

@@ -1,5 +1,6 @@
 """`fumehood serve` starts only where it can keep its promises, and says what keeps it from starting."""
 
+import json
 import os
 import signal
 import subprocess
@@ -7,6 +8,8 @@ from pathlib import Path
 
 import pytest
 from tests.service import COMMAND, Service, Session, free_port, service
+from tests.unit.test_operator_files import BROKEN, spoil
+from tests.waiting import wait_until
 
 from fumehood.cli.serve import check_bind
 from fumehood.errors import ConfigurationError
@@ -67,6 +70,33 @@ def test_it_tells_of_a_variable_that_is_no_setting_and_when_it_stops_of_the_sess
     assert "FUMEHOOD_SANDBOX_MEMORY_BYTES" in lines[0]
     assert lines.count("stopping: 1 session ends") == 1
     assert lines[-1] == "stopped"
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_with_a_broken_file_of_the_operator_s_it_refuses_to_start(tmp_path: Path, name: str) -> None:
+    data = tmp_path / "data"
+    says = spoil(data, name)
+    named = {"FUMEHOOD_NETWORKS_FILE": str(data / "networks.toml")} if name == "networks file" else {}
+    finished = _serve(data, **named)
+    assert finished.returncode == 1
+    assert finished.stderr.startswith("fumehood cannot serve: ")
+    assert says in finished.stderr
+    assert str(data / BROKEN[name][0]) in finished.stderr
+    assert not (data / "server.lock").exists()
+
+
+def test_a_file_that_breaks_while_it_runs_is_logged_though_nobody_calls(new_data: Path) -> None:
+    with service(new_data) as running:
+        for name in ("policies file", "roles file", "file systems file"):
+            spoil(new_data, name)
+        for file in ("policies.json", "roles.json", "filesystems.json"):
+            wait_until(lambda path=new_data / file: _told_broken(running.log, path), f"{file} is logged", 30)
+
+
+def _told_broken(log: Path, path: Path) -> bool:
+    lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+    told = [line for line in lines if line["event"] == "file_not_reloaded" and line["path"] == str(path)]
+    return len(told) == 1
 
 
 def test_a_public_address_on_the_command_line_is_refused(tmp_path: Path) -> None:
