@@ -188,6 +188,7 @@ async def _running(settings: Settings, files: OperatorFiles, template: Template)
             settings.pool_max,
         )
         lifecycle = Lifecycle(database, host, host.remove_image)
+        networks.find_sessions(partial(_session_id, lifecycle))
         host_id = _host_id(settings.data)
         host.answer(partial(_serve_guest, gateway, lifecycle, settings.region))
         if settings.s3_embedded:
@@ -424,6 +425,11 @@ async def _serve_guest(
     gateway: Gateway, lifecycle: Lifecycle, region: str, sandbox_id: str, stream: GuestStream
 ) -> None:
     await gateway.serve(_role_session(lifecycle, region, sandbox_id), stream)
+
+
+def _session_id(lifecycle: Lifecycle, sandbox_id: str) -> str | None:
+    row = lifecycle.find_by_sandbox(sandbox_id)
+    return None if row is None else row.id
 
 
 def _role_session(lifecycle: Lifecycle, region: str, sandbox_id: str) -> RoleSession | None:

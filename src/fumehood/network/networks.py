@@ -17,6 +17,7 @@ from fumehood.network import firewall, namespaces, slots
 from fumehood.network.declared import Declarations, Declared, Subnet
 from fumehood.network.firewall import FirewallError
 from fumehood.network.policy import Egress, Mode, Network, Rule, parse_rules, public_egress
+from fumehood.network.refusals import Refusals
 from fumehood.network.resolver import Resolver, Upstream, upstream_addresses
 from fumehood.network.slots import Link, Slot
 from fumehood.network.uplink import NetworkUnavailableError, Uplink
@@ -62,6 +63,7 @@ class Networks:
         self._attached: dict[int, Attached] = {}
         self._bridged: set[IPv4Address] = set()
         self._closed = False
+        self._session_of: Callable[[str], str | None] = lambda _: None
 
     @property
     def lock(self) -> int:
@@ -80,13 +82,17 @@ class Networks:
         """The subnets and security groups that an account may not use."""
         return self._declarations.present.unusable(account_id, network.subnets, network.security_groups)
 
-    async def attach(self, network: Network) -> Attached:
+    def find_sessions(self, session_of: Callable[[str], str | None]) -> None:
+        """From now on, what is logged of a sandbox says which session it is of."""
+        self._session_of = session_of
+
+    async def attach(self, network: Network, sandbox_id: str) -> Attached:
         """A slot for a new sandbox, its rules in force. NetworkUnavailableError if it cannot be had."""
         await self._open()
         egress, upstream, subnet = await self._plan(network)
         slot = await self._slot(subnet)
         try:
-            return await self._serve(slot, egress, await self._upstream(slot, upstream, subnet))
+            return await self._serve(slot, sandbox_id, egress, await self._upstream(slot, upstream, subnet))
         except (FirewallError, OSError) as error:
             await self._give_back(slot)
             raise NetworkUnavailableError(f"no network could be made for a sandbox: {error}") from None
@@ -94,7 +100,7 @@ class Networks:
             await self._give_back(slot)
             raise
 
-    async def adopt(self, network: Network, link: Link, keeper: int) -> Attached:
+    async def adopt(self, network: Network, sandbox_id: str, link: Link, keeper: int) -> Attached:
         """The network of a sandbox that an earlier server started, its rules as they are now.
 
         NetworkUnavailableError if it is gone, or what it is of is not declared any more.
@@ -108,7 +114,7 @@ class Networks:
         try:
             self._uplink.keep_link(link.number)
             self._bridged.add(link.address.ip)
-            return await self._serve(slot, egress, await self._upstream(slot, upstream, subnet))
+            return await self._serve(slot, sandbox_id, egress, await self._upstream(slot, upstream, subnet))
         except BaseException as error:
             slot.close()
             if isinstance(error, FirewallError | OSError):
@@ -168,11 +174,12 @@ class Networks:
         # A private network's resolver is asked from within that network.
         return Upstream(addresses, self._uplink.namespace if subnet is None else slot.outer)
 
-    async def _serve(self, slot: Slot, egress: Egress, upstream: Upstream | None) -> Attached:
+    async def _serve(self, slot: Slot, sandbox_id: str, egress: Egress, upstream: Upstream | None) -> Attached:
         await slot.enforce(egress, has_resolver=upstream is not None)
         resolver = None
         if upstream is not None:
-            resolver = Resolver(egress, upstream, _Learned(slot).add)
+            refusals = Refusals(sandbox_id, lambda sandbox: self._session_of(sandbox))
+            resolver = Resolver(egress, upstream, _Learned(slot).add, refusals)
             await resolver.start(slot.udp, slot.tcp)
         attached = Attached(slot, resolver)
         self._attached[id(attached)] = attached

@@ -155,7 +155,7 @@ async def check_network(settings: Settings) -> Check:
     networks = networks_of(settings, Declarations.load(None), folder)
     public = Network(Mode.PUBLIC)
     try:
-        await networks.detach(await networks.attach(public))
+        await networks.detach(await networks.attach(public, "trial"))
         mask = await needed_mask(settings.runsc, PLATFORM)
     except NetworkUnavailableError as error:
         return Check("network", False, f"no PUBLIC or VPC: {error}", _SETUP, is_essential=False)
