@@ -27,7 +27,7 @@ from fumehood.sandbox.template import catalog
 from fumehood.sandbox.template.errors import TemplateError
 from fumehood.server import Fumehood, running, take_address
 from fumehood.server import serve as serve_http
-from fumehood.settings import Settings, unknown_variables
+from fumehood.settings import Settings, check_names, unknown_variables
 
 
 def serve(
@@ -43,6 +43,7 @@ def serve(
     for line in unknown_setting_lines(os.environ):
         _say(line)
     try:
+        check_names(os.environ)
         check_bind(settings)
         with take_address(settings) as address:
             uvloop.run(_serve(settings, address))

@@ -52,8 +52,8 @@ _POOL = {
         "networkMode": {"type": "string", "enum": ["SANDBOX", "PUBLIC", "VPC"]},
         "sizes": {
             "type": "object",
-            "required": ["cpus", "memoryBytes", "diskBytes", "processesMax"],
-            "properties": {"cpus": _COUNT, "memoryBytes": _COUNT, "diskBytes": _COUNT, "processesMax": _COUNT},
+            "required": ["cpus", "memoryBytes", "diskBytes", "processes"],
+            "properties": {"cpus": _COUNT, "memoryBytes": _COUNT, "diskBytes": _COUNT, "processes": _COUNT},
         },
         "ready": _COUNT,
         "wanted": _COUNT | {"description": "as recent starts have it"},

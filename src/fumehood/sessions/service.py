@@ -500,7 +500,7 @@ def default_sizes(settings: Settings) -> Sizes:
         settings.sandbox_cpus,
         settings.sandbox_memory_bytes,
         settings.sandbox_disk_bytes,
-        settings.sandbox_processes_max,
+        settings.sandbox_processes,
     )
 
 

@@ -61,6 +61,12 @@ def test_a_setting_that_is_not_valid_is_named_in_one_line(tmp_path: Path) -> Non
     assert "28800" in finished.stderr
 
 
+def test_a_limit_by_its_former_name_is_refused(tmp_path: Path) -> None:
+    finished = _serve(tmp_path / "data", FUMEHOOD_SANDBOX_PROCESSES_MAX="64")
+    assert finished.returncode == 1
+    assert "is called FUMEHOOD_SANDBOX_PROCESSES now" in finished.stderr
+
+
 def test_it_tells_of_a_variable_that_is_no_setting_and_when_it_stops_of_the_sessions_that_end(new_data: Path) -> None:
     with service(new_data, {"FUMEHOOD_SANDBOX_MEMORY_BYTES": "1G", "FUMEHOOD_SANDBOX_MEMORY": "1G"}) as running:
         Session(running.client())
