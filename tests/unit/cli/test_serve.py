@@ -11,8 +11,10 @@ from tests.service import COMMAND, Service, Session, free_port, service
 from tests.unit.test_operator_files import BROKEN, spoil
 from tests.waiting import wait_until
 
+from fumehood.cli.modes import told
 from fumehood.cli.serve import check_bind
 from fumehood.errors import ConfigurationError
+from fumehood.sandbox.machine import Check
 from fumehood.settings import Settings
 
 
@@ -91,12 +93,29 @@ def test_with_a_broken_file_of_the_operator_s_it_refuses_to_start(tmp_path: Path
     assert not (data / "server.lock").exists()
 
 
-def test_a_file_that_breaks_while_it_runs_is_logged_though_nobody_calls(new_data: Path) -> None:
+def test_it_tells_its_network_modes_and_of_a_file_that_breaks_though_nobody_calls(new_data: Path) -> None:
     with service(new_data) as running:
+        wait_until(lambda: "Network modes: SANDBOX, PUBLIC" in running.log.read_text(), "its modes", 60)
         for name in ("policies file", "roles file", "file systems file"):
             spoil(new_data, name)
         for file in ("policies.json", "roles.json", "filesystems.json"):
             wait_until(lambda path=new_data / file: _told_broken(running.log, path), f"{file} is logged", 30)
+
+
+@pytest.mark.parametrize(
+    ("trial", "subnets", "line"),
+    [
+        (
+            Check("network", True, "fine"),
+            0,
+            "SANDBOX, PUBLIC (no subnet is declared for VPC)",
+        ),
+        (Check("network", True, "fine"), 1, "SANDBOX, PUBLIC, VPC with 1 subnet"),
+        (Check("network", False, "no PUBLIC or VPC:\n no nft"), 3, "SANDBOX only: `fumehood doctor` says why"),
+    ],
+)
+def test_the_modes_that_interpreters_can_have_are_told(trial: Check, subnets: int, line: str) -> None:
+    assert told(trial, subnets) == line
 
 
 def _told_broken(log: Path, path: Path) -> bool:
