@@ -111,7 +111,7 @@ class Interpreters:
         certificates: list[dict[str, Any]] = parameters.get("certificates") or []
         await self._certificates.check(account, certificates)
         file_systems: list[dict[str, Any]] = parameters.get("filesystemConfigurations") or []
-        self._file_systems.check(account, file_systems)
+        await self._file_systems.check(account, file_systems)
         moment = clock.now()
         row = InterpreterRow(
             id=new_interpreter_id(parameters["name"]),

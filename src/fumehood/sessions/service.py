@@ -105,7 +105,7 @@ class Sessions:
         own: list[dict[str, Any]] = call.parameters.get("certificates") or []
         await self._certificates.check(account, own)
         file_systems: list[dict[str, Any]] = call.parameters.get("filesystemConfigurations") or []
-        self._file_systems.check(account, file_systems)
+        await self._file_systems.check(account, file_systems)
         origin = Origin(
             interpreter.id,
             interpreter.execution_role_arn,
@@ -251,7 +251,7 @@ class Sessions:
     ) -> SandboxKind:
         """What a session's sandbox is to be made of. Errors as of `FileSystems.mounts_of`."""
         given = origin.filesystem_configurations
-        mounts = await self._file_systems.mounts_for(account_id, given)
+        mounts = await self._file_systems.mounts_of(account_id, given)
         has_s3 = origin.execution_role_arn is not None
         return SandboxKind(template_id, sizes, has_s3, network, bool(origin.certificates), mounts)
 
