@@ -103,7 +103,7 @@ class Sessions:
         template_id = await self._interpreters.template_of(interpreter)
         await self._interpreters.require_network(account, interpreter)
         own: list[dict[str, Any]] = call.parameters.get("certificates") or []
-        await self._certificates.check(account, own)
+        pem = await self._certificates.pem_of(account, own, interpreter.certificates)
         file_systems: list[dict[str, Any]] = call.parameters.get("filesystemConfigurations") or []
         await self._file_systems.check(account, file_systems)
         origin = Origin(
@@ -112,7 +112,6 @@ class Sessions:
             (*interpreter.certificates, *own),
             (*interpreter.filesystem_configurations, *file_systems),
         )
-        pem = await self._certificates.pem_of(account, origin.certificates)
         sizes = replace(default_sizes(self._settings), **interpreter.sizes)
         kind = await self.kind_for(account, template_id, sizes, origin, interpreter.network)
         row = await self._claim_ready(call, origin, kind, pem)
@@ -239,12 +238,15 @@ class Sessions:
     ) -> SessionRow:
         """A new session of the caller's account in the sandbox that `bring_up` makes; the start that `call` repeats.
 
-        Errors as of `start`: what the sandbox trusts already must be what a new one could trust.
+        Errors as of `require_startable`.
         """
-        account = call.principal.account_id
-        self._interpreters.require_role(account, await self._interpreters.resolve(account, origin.interpreter_id))
-        await self._certificates.pem_of(account, origin.certificates)
+        await self.require_startable(call.principal.account_id, origin)
         return await self._started(await self._claim_start(call, origin, kind, bring_up))
+
+    async def require_startable(self, account_id: str, origin: Origin) -> None:
+        """What a state's sandbox has already must be what a new one could have. Errors as of `start`."""
+        self._interpreters.require_role(account_id, await self._interpreters.resolve(account_id, origin.interpreter_id))
+        await self._certificates.pem_of(account_id, (), origin.certificates)
 
     async def kind_for(
         self, account_id: str, template_id: str, sizes: Sizes, origin: Origin, network: Network
