@@ -111,7 +111,7 @@ class Interpreters:
         certificates: list[dict[str, Any]] = parameters.get("certificates") or []
         await self._certificates.check(account, certificates)
         file_systems: list[dict[str, Any]] = parameters.get("filesystemConfigurations") or []
-        self._file_systems.check(account, file_systems)
+        await self._file_systems.check(account, file_systems)
         moment = clock.now()
         row = InterpreterRow(
             id=new_interpreter_id(parameters["name"]),
@@ -509,6 +509,11 @@ def _refuse_unsupported(parameters: Mapping[str, Any]) -> None:
         problems.append(FieldProblem("networkConfiguration.vpcConfig", must))
     elif has_vpc and network["vpcConfig"].get("requireServiceS3Endpoint"):
         name = "networkConfiguration.vpcConfig.requireServiceS3Endpoint"
-        problems.append(FieldProblem(name, "must be left out: this version of fumehood makes no S3 endpoint"))
+        problems.append(
+            FieldProblem(
+                name,
+                "must be left out or false: it is about agent runtimes, and code interpreters have no such endpoint",
+            )
+        )
     if problems:
         raise InvalidRequestError("; ".join(f"{problem.name}: {problem.message}" for problem in problems), problems)

@@ -16,9 +16,7 @@ from pathlib import Path
 import structlog
 import uvicorn
 
-from fumehood.attachments import file_systems
 from fumehood.attachments.certificates import Certificates
-from fumehood.attachments.file_systems import FileSystems
 from fumehood.attachments.secret_store import SecretStore
 from fumehood.aws.body import Receive
 from fumehood.aws.endpoint import Endpoint, Operation, Scope, Send
@@ -35,16 +33,15 @@ from fumehood.gateway import inside, session_keys
 from fumehood.gateway.embedded import EmbeddedS3
 from fumehood.gateway.gateway import Gateway
 from fumehood.gateway.role_session import RoleSession
-from fumehood.identity import authorisation, roles
-from fumehood.identity.authorisation import Authorisation, Lookups, PolicyFile
-from fumehood.identity.principals import Principals, make_credentials
-from fumehood.identity.roles import Roles
+from fumehood.identity.authorisation import Authorisation, Lookups
+from fumehood.identity.followed_file import watched
 from fumehood.ids import interpreter_arn
 from fumehood.interpreters import Interpreters
 from fumehood.network import environment
 from fumehood.network.networks import Networks, networks_of
 from fumehood.network.policy import Mode, Network
 from fumehood.network.uplink import NetworkUnavailableError
+from fumehood.operator_files import OperatorFiles
 from fumehood.quotas import Rates
 from fumehood.sandbox import machine, trust
 from fumehood.sandbox.admission import Admission
@@ -137,15 +134,15 @@ def extension_routes(
 
 
 @asynccontextmanager
-async def running(settings: Settings, template: Template) -> AsyncGenerator[Fumehood]:
-    """The service, from settings and the built template of that name; at the end every sandbox is stopped.
+async def running(settings: Settings, files: OperatorFiles, template: Template) -> AsyncGenerator[Fumehood]:
+    """The service, from settings, the operator's files and the built template; at the end every sandbox is stopped.
 
     Raises EngineUnavailableError if gVisor cannot run here: nothing weaker is ever used; ConfigurationError if another
     server uses the data folder.
     """
     settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _only_server(settings.data):
-        async with _running(settings, template) as fumehood:
+    with _only_server(settings.data), watched(files.followed):
+        async with _running(settings, files, template) as fumehood:
             yield fumehood
 
 
@@ -168,29 +165,16 @@ def _only_server(data: Path) -> Generator[None]:
 
 
 @asynccontextmanager
-async def _running(settings: Settings, template: Template) -> AsyncGenerator[Fumehood]:
+async def _running(settings: Settings, files: OperatorFiles, template: Template) -> AsyncGenerator[Fumehood]:
     memory_bytes = settings.memory_bytes or machine.memory_for_sandboxes()
-    networks = networks_of(settings, settings.data / "network")
+    networks = networks_of(settings, files.declarations, settings.data / "network")
     engine = Gvisor(settings.runsc, settings.data, memory_bytes, networks)
     isolation = await engine.probe()
-    make_credentials(settings.data / "credentials", settings.account_id)
-    principals = Principals.load(settings.data / "credentials")
-    policies = PolicyFile.load(
-        settings.policies_file or settings.data / authorisation.FILE_NAME, required=settings.policies_file is not None
-    )
-    execution_roles = Roles.load(
-        settings.roles_file or settings.data / roles.FILE_NAME, required=settings.roles_file is not None
-    )
-    mounted = FileSystems.load(
-        settings.filesystems_file or settings.data / file_systems.FILE_NAME,
-        settings.data,
-        required=settings.filesystems_file is not None,
-    )
     database = await Database.open(settings.database)
     try:
         embedded = EmbeddedS3(settings.data / "s3")
         gateway = Gateway(
-            settings, execution_roles.find, embedded, session_keys.installation_key(settings.data / "session-key")
+            settings, files.roles.find, embedded, session_keys.installation_key(settings.data / "session-key")
         )
         store = ImageStore(settings.data / "images", settings.data / "image-key", settings.images_max_bytes)
         host = Host(
@@ -204,6 +188,7 @@ async def _running(settings: Settings, template: Template) -> AsyncGenerator[Fum
             settings.pool_max,
         )
         lifecycle = Lifecycle(database, host, host.remove_image)
+        networks.find_sessions(partial(_session_id, lifecycle))
         host_id = _host_id(settings.data)
         host.answer(partial(_serve_guest, gateway, lifecycle, settings.region))
         if settings.s3_embedded:
@@ -217,24 +202,24 @@ async def _running(settings: Settings, template: Template) -> AsyncGenerator[Fum
             database,
             partial(_template_id, templates),
             check_network,
-            execution_roles,
+            files.roles,
             certificates,
-            mounted,
+            files.file_systems,
             settings,
         )
-        hibernation = Hibernation(database, host, lifecycle, interpreters.network_of, mounted, settings)
+        hibernation = Hibernation(database, host, lifecycle, interpreters.network_of, files.file_systems, settings)
         sessions = Sessions(
-            database, interpreters, host, lifecycle, hibernation, certificates, mounted, host_id, settings
+            database, interpreters, host, lifecycle, hibernation, certificates, files.file_systems, host_id, settings
         )
         lookups = Lookups(
             interpreters.tags_of,
             partial(_interpreter_of_session, database),
             partial(_interpreter_of_snapshot, database),
         )
-        authorise = Authorisation(policies, lookups, settings).authorise
+        authorise = Authorisation(files.policies, lookups, settings).authorise
         admit = partial(_admit, authorise, Rates(settings))
-        endpoint = Endpoint(settings, principals.find_key, admit, operations(interpreters, sessions), _log_call)
-        files = FileTransfers(
+        endpoint = Endpoint(settings, files.principals.find_key, admit, operations(interpreters, sessions), _log_call)
+        transfers = FileTransfers(
             sessions.stream, max(settings.sandbox_disk_bytes, settings.largest_sandbox_disk_bytes or 0)
         )
         choices = TemplateChoices(
@@ -243,7 +228,7 @@ async def _running(settings: Settings, template: Template) -> AsyncGenerator[Fum
         snapshots = Snapshots(database, host, host_id, sessions, hibernation, interpreters.network_of, settings)
         controls = SessionControls(Control(sessions, host, hibernation, isolation), snapshots)
         pool = PoolState(partial(_pool_summaries, host), partial(_memory_summary, host))
-        extension = Api(endpoint, authorise, extension_routes(files, choices, controls, pool))
+        extension = Api(endpoint, authorise, extension_routes(transfers, choices, controls, pool))
         purging = asyncio.ensure_future(_purge_for_ever(database, interpreters, settings))
         sweeping = asyncio.ensure_future(snapshots.sweep_for_ever())
         hibernation.watch()
@@ -344,7 +329,7 @@ async def _network_problem(host: Host, networks: Networks, account_id: str, netw
     """What keeps an account's sandboxes from having a network; None if nothing does."""
     try:
         if network.mode is Mode.VPC:
-            unusable = await networks.find_unusable(account_id, network)
+            unusable = networks.find_unusable(account_id, network)
             if unusable:
                 name = "subnets" if unusable[0].startswith("subnet-") else "securityGroups"
                 return FieldProblem(
@@ -440,6 +425,11 @@ async def _serve_guest(
     gateway: Gateway, lifecycle: Lifecycle, region: str, sandbox_id: str, stream: GuestStream
 ) -> None:
     await gateway.serve(_role_session(lifecycle, region, sandbox_id), stream)
+
+
+def _session_id(lifecycle: Lifecycle, sandbox_id: str) -> str | None:
+    row = lifecycle.find_by_sandbox(sandbox_id)
+    return None if row is None else row.id
 
 
 def _role_session(lifecycle: Lifecycle, region: str, sandbox_id: str) -> RoleSession | None:

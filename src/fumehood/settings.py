@@ -13,9 +13,12 @@ from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from fumehood.errors import ConfigurationError
+
 MIB = 1024 * 1024
 GIB = 1024 * MIB
 PREFIX = "FUMEHOOD_"
+_RENAMED = {f"{PREFIX}SANDBOX_PROCESSES_MAX": f"{PREFIX}SANDBOX_PROCESSES"}
 _SIZE = re.compile(r"([0-9]{1,15})([KMGT])(?:iB)?", re.IGNORECASE)
 _UNITS = {"K": 1024, "M": MIB, "G": GIB, "T": 1024 * GIB}
 
@@ -170,7 +173,7 @@ class Settings(BaseSettings):
     sandbox_cpus: int = Field(default=2, ge=1, description="virtual CPUs of a sandbox")
     sandbox_memory_bytes: Bytes = Field(default=8 * GIB, description="memory of a sandbox")
     sandbox_disk_bytes: Bytes = Field(default=10 * GIB, description="writable disk of a sandbox")
-    sandbox_processes_max: int = Field(default=1_024, description="processes and threads that user code may have")
+    sandbox_processes: int = Field(default=1_024, description="processes and threads that user code may have")
     largest_sandbox_cpus: int | None = Field(
         default=None, ge=1, description="virtual CPUs that an interpreter's tag may choose; the default's, if not given"
     )
@@ -261,6 +264,14 @@ class Settings(BaseSettings):
     def database(self) -> str:
         """The SQLAlchemy URL in force."""
         return self.database_url or f"sqlite+aiosqlite:///{self.data / 'fumehood.sqlite3'}"
+
+
+def check_names(names: Iterable[str]) -> None:
+    """ConfigurationError for an environment variable whose setting has another name now: a limit must not be lost."""
+    for name in sorted(names):
+        now = _RENAMED.get(name.upper())
+        if now is not None:
+            raise ConfigurationError(f"{name} is set, and is called {now} now: set that instead")
 
 
 def unknown_variables(names: Iterable[str]) -> dict[str, str | None]:

@@ -55,7 +55,7 @@ def _sizes(settings: Settings) -> dict[str, _Size]:
         return _Size(name, default, default if most is None else most, step, is_bytes)
 
     cpus, memory = settings.sandbox_cpus, settings.sandbox_memory_bytes
-    disk, processes = settings.sandbox_disk_bytes, settings.sandbox_processes_max
+    disk, processes = settings.sandbox_disk_bytes, settings.sandbox_processes
     return {
         f"{_PREFIX}cpus": size("cpus", cpus, settings.largest_sandbox_cpus, 1, False),
         f"{_PREFIX}memory": size(

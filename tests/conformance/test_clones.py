@@ -149,5 +149,5 @@ def test_the_pool_tells_of_the_machine_alone_and_only_to_principals(pooled: Serv
     assert not any(session.id in json.dumps(answer) for session in clones)
     [pool] = answer["pools"]
     assert pool["template"].startswith("standard-")
-    assert pool["sizes"].keys() == {"cpus", "memoryBytes", "diskBytes", "processesMax"}
+    assert pool["sizes"].keys() == {"cpus", "memoryBytes", "diskBytes", "processes"}
     assert pool["hits"] >= CLONES

@@ -61,7 +61,7 @@ def small_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     settings = {
         "FUMEHOOD_SANDBOX_MEMORY_BYTES": str(SMALL_MEMORY_BYTES),
         "FUMEHOOD_SANDBOX_DISK_BYTES": str(SMALL_DISK_BYTES),
-        "FUMEHOOD_SANDBOX_PROCESSES_MAX": str(SMALL_PROCESSES),
+        "FUMEHOOD_SANDBOX_PROCESSES": str(SMALL_PROCESSES),
         "FUMEHOOD_CALL_TIMEOUT_SECONDS": str(SMALL_CALL_SECONDS),
     }
     with service(tmp_path_factory.mktemp("small") / "data", settings) as running:

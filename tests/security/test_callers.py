@@ -172,10 +172,12 @@ def test_no_session_starts_with_a_role_that_trusts_no_more(callers: Service) -> 
         with pytest.raises(ClientError) as refused:
             Session(data, interpreter)
         assert f"Role validation failed for '{ROLE}'" in refused.value.response["Error"]["Message"]
+        images = (callers.data / "images").stat().st_mtime_ns
         for target in (f"sessions/{session.id}/fork", f"snapshots/{snapshot}/sessions"):
             answer = by_hand.call("POST", f"/fumehood/v1/{target}")
             assert (answer.status, answer.error) == (400, "ValidationException")
             assert b"Role validation failed" in answer.body
+        assert (callers.data / "images").stat().st_mtime_ns == images, "no image is made for what may not start"
         with pytest.raises(ClientError, match="Role validation failed"):
             passer.create_code_interpreter(name="again", networkConfiguration=SANDBOX, executionRoleArn=ROLE)
     finally:

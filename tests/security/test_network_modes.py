@@ -4,6 +4,7 @@ Every address behind the router answers, forbidden ones too: what is refused is 
 """
 
 import ipaddress
+import json
 import secrets
 import sys
 from collections.abc import Iterator
@@ -284,6 +285,22 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
 print(refused > 100, query('web.test', 1)[:2])
 """
     assert printed(public, code) == "True (0, 1)"
+
+
+def test_the_log_says_which_session_was_refused_which_name_and_why(public: Session, networked: Service) -> None:
+    name = f"{secrets.randbelow(200)}.{secrets.randbelow(200)}.20.10.in-addr.arpa"
+    # The flood before this has used up the lines of a while.
+    logged: list[dict[str, Any]] = []
+
+    def is_logged() -> bool:
+        printed(public, f"{_QUERY}\nprint(query({name!r}, 12)[:2])")
+        lines = (json.loads(line) for line in networked.log.read_text().splitlines() if line.startswith("{"))
+        logged[:] = [line for line in lines if line["event"] == "name_refused" and line["name"] == name]
+        return bool(logged)
+
+    wait_until(is_logged, "the refusal is in the log", 60)
+    assert (logged[0]["session"], logged[0]["rule"]) == (public.id, "the name of a forbidden address")
+    assert logged[0]["left_out"] >= 0
 
 
 def test_broken_queries_change_nothing(public: Session) -> None:

@@ -263,8 +263,10 @@ async def test_what_is_unsupported_is_named_before_anything_is_looked_up(interpr
 
 
 async def test_each_network_mode_is_kept_as_it_was_given(interpreters: Interpreters) -> None:
-    for mode in ({"networkMode": "PUBLIC"}, {"networkMode": "VPC", "vpcConfig": VPC}, SANDBOX):
-        made = await create(interpreters, f"mine_{mode['networkMode']}", networkConfiguration=mode)
+    without_s3 = {"networkMode": "VPC", "vpcConfig": VPC | {"requireServiceS3Endpoint": False}}
+    modes = ({"networkMode": "PUBLIC"}, {"networkMode": "VPC", "vpcConfig": VPC}, without_s3, SANDBOX)
+    for number, mode in enumerate(modes):
+        made = await create(interpreters, f"mine_{number}", networkConfiguration=mode)
         got = await interpreters.get(call("GetCodeInterpreter", codeInterpreterId=made["codeInterpreterId"]))
         assert got["networkConfiguration"] == mode
         network = await interpreters.network_of(ACCOUNT, made["codeInterpreterId"])

@@ -4,7 +4,8 @@ import pytest
 from pydantic import ValidationError
 
 from fumehood.cli.serve import unknown_setting_lines
-from fumehood.settings import GIB, MIB, Settings, unknown_variables
+from fumehood.errors import ConfigurationError
+from fumehood.settings import GIB, MIB, Settings, check_names, unknown_variables
 
 
 @pytest.mark.parametrize(
@@ -34,6 +35,13 @@ def test_what_is_no_size_is_refused_with_what_would_be(
     with pytest.raises(ValidationError, match="such as 8G or 512MiB") as refused:
         Settings()
     assert [problem["loc"] for problem in refused.value.errors()] == [(name,)]
+
+
+@pytest.mark.parametrize("name", ["FUMEHOOD_SANDBOX_PROCESSES_MAX", "fumehood_sandbox_processes_max"])
+def test_a_setting_by_its_former_name_is_refused_with_the_present_one(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{name} is set, and is called FUMEHOOD_SANDBOX_PROCESSES now"):
+        check_names(["PATH", name])
+    check_names(["PATH", "FUMEHOOD_SANDBOX_PROCESSES"])
 
 
 def test_a_variable_that_is_no_setting_is_told_with_the_nearest_that_is_one() -> None:

@@ -24,22 +24,29 @@ class Certificates:
 
     async def check(self, account_id: str, given: Sequence[Configuration]) -> None:
         """InvalidRequestError, in AWS's words, unless the entries of one request are what a sandbox can trust now."""
-        if len(given) > CERTIFICATES_MAX:
-            message = f"{_TOO_MANY} (certificates: {len(given)} of at most {CERTIFICATES_MAX})"
-            raise InvalidRequestError(message, [FieldProblem("certificates", message)])
         await self.pem_of(account_id, given)
 
-    async def pem_of(self, account_id: str, given: Sequence[Configuration]) -> bytes:
-        """The certificates in PEM, each once. InvalidRequestError as of `check`, for any one of them."""
-        # Most sessions have none, and their start is not to wait for a thread.
-        return await asyncio.to_thread(self._pem_of, account_id, given) if given else b""
+    async def pem_of(
+        self, account_id: str, own: Sequence[Configuration], inherited: Sequence[Configuration] = ()
+    ) -> bytes:
+        """The certificates in PEM, each once: those of a request, and those that are not its own.
 
-    def _pem_of(self, account_id: str, given: Sequence[Configuration]) -> bytes:
+        InvalidRequestError as of `check`, for any one of them.
+        """
+        if len(own) > CERTIFICATES_MAX:
+            message = f"{_TOO_MANY} (certificates: {len(own)} of at most {CERTIFICATES_MAX})"
+            raise InvalidRequestError(message, [FieldProblem("certificates", message)])
+        # Most sessions have none, and their start is not to wait for a thread.
+        if not own and not inherited:
+            return b""
+        return await asyncio.to_thread(self._pem_of, account_id, [*enumerate(own), *enumerate(inherited)])
+
+    def _pem_of(self, account_id: str, given: Sequence[tuple[int, Configuration]]) -> bytes:
         # What reads them takes 10 MiB, which most servers never need; in this thread nobody waits for it.
         from fumehood.attachments import pem
 
         found: dict[bytes, None] = {}
-        for number, certificate in enumerate(given):
+        for number, certificate in given:
             try:
                 found |= dict.fromkeys(pem.rewritten(self._read(account_id, certificate)))
             except (_RefusedError, pem.UnfitError) as error:

@@ -5,8 +5,6 @@ ARNs, and nothing that is not declared can be mounted.
 """
 
 import asyncio
-import os
-import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any, Self
 
 import structlog
 
+from fumehood.attachments.folders import Folders
 from fumehood.errors import ConfigurationError, ConflictError, InvalidRequestError
 from fumehood.identity.documents import fields_of, list_of, parse_json, text_of
 from fumehood.identity.followed_file import FollowedFile
@@ -23,8 +22,6 @@ FILE_NAME = "filesystems.json"
 """The file of file systems in the data folder, where no setting names another."""
 EACH_MAX = 2
 """File systems of each kind in one request."""
-SANDBOX_GROUP_ID = 1000
-"""The group of user code in a sandbox, as of its user."""
 Configuration = Mapping[str, Any]
 """A `ToolsFileSystemConfiguration` of the official model."""
 _MAX_BYTES = 4 * 1024 * 1024
@@ -50,8 +47,9 @@ class FileSystem:
 class FileSystems:
     """Those in force. Follows the file: a change holds within a second, a broken one changes nothing."""
 
-    def __init__(self, file: FollowedFile[dict[str, FileSystem]]) -> None:
-        self._file = file
+    def __init__(self, file: FollowedFile[dict[str, FileSystem]], folders: Folders) -> None:
+        self.file = file
+        self._folders = folders
 
     @classmethod
     def load(cls, path: Path, data: Path, *, required: bool) -> Self:
@@ -61,42 +59,42 @@ class FileSystems:
         none in or around the server's `data` may be.
         """
         missing: dict[str, FileSystem] | None = None if required else {}
+        folders = Folders()
 
         def parse(text: str) -> dict[str, FileSystem]:
-            return _parse(text, str(path), data)
+            return _parse(text, str(path), data, folders)
 
-        return cls(FollowedFile(path, "file systems file", parse, _MAX_BYTES, missing))
+        return cls(FollowedFile(path, "file systems file", parse, _MAX_BYTES, missing), folders)
 
-    def check(self, account_id: str, given: Sequence[Configuration]) -> None:
+    async def check(self, account_id: str, given: Sequence[Configuration]) -> None:
         """InvalidRequestError unless the entries of one request can be mounted in a session of the account."""
         for kind, name in _KINDS.items():
             if (count := sum(kind in one for one in given)) > EACH_MAX:
                 raise InvalidRequestError.of_field(_FIELD, f"at most {EACH_MAX} may be of {name}, not {count}")
-        self.mounts_of(account_id, given)
+        await self.mounts_of(account_id, given)
 
-    async def mounts_for(self, account_id: str, given: Sequence[Configuration]) -> tuple[Mount, ...]:
-        """As `mounts_of`, in a thread where there is anything to look at."""
-        return await asyncio.to_thread(self.mounts_of, account_id, given) if given else ()
-
-    def mounts_of(self, account_id: str, given: Sequence[Configuration]) -> tuple[Mount, ...]:
-        """What a session of the account has mounted. Looks at folders, for which it blocks a moment.
+    async def mounts_of(self, account_id: str, given: Sequence[Configuration]) -> tuple[Mount, ...]:
+        """What a session of the account has mounted. Looks at the folders, each for LOOK_SECONDS at most.
 
         InvalidRequestError for what is not declared for the account, or not so; ConflictError for what is declared and
         cannot be mounted now, which the log says more of.
         """
         mounts: dict[str, Mount] = {}
+        declared: list[FileSystem] = []
         for number, one in enumerate(given):
             field = f"{_FIELD}.{number}"
             wanted = _wanted(one, field)
-            declared = self._find(account_id, wanted, field)
+            found = self._find(account_id, wanted, field)
             destination = _destination(wanted["mountPath"], f"{field}.mountPath")
             if destination in mounts:
                 raise InvalidRequestError.of_field(f"{field}.mountPath", f"{destination} is there twice")
-            problem = _problem_of(declared.folder, declared.is_read_only)
+            mounts[destination] = Mount(destination, str(found.folder), found.is_read_only)
+            declared.append(found)
+        problems = await asyncio.gather(*(self._folders.problem_of(one.folder, one.is_read_only) for one in declared))
+        for number, (one, problem) in enumerate(zip(declared, problems, strict=True)):
             if problem is not None:
-                _log.error("file_system_not_mounted", arn=declared.access_point_arn, problem=problem)
-                raise ConflictError(f"{field}: {declared.access_point_arn} cannot be mounted at present.")
-            mounts[destination] = Mount(destination, str(declared.folder), declared.is_read_only)
+                _log.error("file_system_not_mounted", arn=one.access_point_arn, problem=problem)
+                raise ConflictError(f"{_FIELD}.{number}: {one.access_point_arn} cannot be mounted at present.")
         return tuple(mounts[destination] for destination in sorted(mounts))
 
     def unshared_of(self, account_id: str, given: Sequence[Configuration]) -> frozenset[str]:
@@ -105,7 +103,7 @@ class FileSystems:
         return frozenset(each.access_point_arn for each in found if not each.shared)
 
     def _find(self, account_id: str, wanted: Mapping[str, str], field: str) -> FileSystem:
-        declared = self._file.value.get(wanted["accessPointArn"])
+        declared = self.file.value.get(wanted["accessPointArn"])
         # One that is another account's and one that is nowhere look the same.
         if declared is None or account_id not in declared.accounts:
             raise InvalidRequestError.of_field(
@@ -139,11 +137,11 @@ def _destination(given: str, field: str) -> str:
     return _MOUNTS + name
 
 
-def _parse(text: str, where: str, data: Path) -> dict[str, FileSystem]:
+def _parse(text: str, where: str, data: Path, folders: Folders) -> dict[str, FileSystem]:
     fields = fields_of(parse_json(text, where), where, ["fileSystems"])
     found: dict[str, FileSystem] = {}
     for number, element in enumerate(list_of(fields["fileSystems"], f"{where}: fileSystems"), 1):
-        one = _file_system(element, f"{where}: file system {number}", data)
+        one = _file_system(element, f"{where}: file system {number}", data, folders)
         if one.access_point_arn in found:
             raise ConfigurationError(f"{where}: file system {number}: {one.access_point_arn} is there twice")
         found[one.access_point_arn] = one
@@ -157,7 +155,7 @@ def _parse(text: str, where: str, data: Path) -> dict[str, FileSystem]:
     return found
 
 
-def _file_system(element: object, where: str, data: Path) -> FileSystem:
+def _file_system(element: object, where: str, data: Path, folders: Folders) -> FileSystem:
     required = ["accessPointArn", "fileSystemArn", "folder", "access", "accounts", "shared"]
     fields = fields_of(element, where, required)
     access = text_of(fields["access"], f"{where}: access")
@@ -172,7 +170,7 @@ def _file_system(element: object, where: str, data: Path) -> FileSystem:
     if not shared and len(accounts) != 1:
         raise ConfigurationError(f"{where}: one that is not shared must be of one account")
     folder = Path(text_of(fields["folder"], f"{where}: folder"))
-    problem = _problem_of(folder, _ACCESS[access]) or _place_problem(folder, data)
+    problem = folders.find_problem(folder, _ACCESS[access]) or _place_problem(folder, data)
     if problem is not None:
         raise ConfigurationError(f"{where}: folder {folder} {problem}")
     return FileSystem(
@@ -189,27 +187,4 @@ def _place_problem(folder: Path, data: Path) -> str | None:
     own = data.resolve()
     if folder == own or folder in own.parents or own in folder.parents:
         return f"is in or around fumehood's own data folder {own}"
-    return None
-
-
-def _problem_of(folder: Path, is_read_only: bool) -> str | None:
-    """Why a folder cannot be mounted, if it cannot."""
-    try:
-        if not folder.is_absolute() or folder.resolve(strict=True) != folder:
-            return "must be an absolute path without links, '.' and '..'"
-        status = folder.lstat()
-    except OSError as error:
-        return f"cannot be looked at: {error.strerror}"
-    if not stat.S_ISDIR(status.st_mode):
-        return "is not a folder"
-    if is_read_only:
-        return None
-    # Programs that code inside makes set-user-id are its user's on this machine too: nobody else may reach them. And
-    # the folder must not be that user's, who could open it to everybody.
-    mode = stat.S_IMODE(status.st_mode) & 0o777
-    if status.st_uid not in (0, os.geteuid()) or status.st_gid != SANDBOX_GROUP_ID or mode != 0o770:
-        return (
-            f"must be root's, of the group {SANDBOX_GROUP_ID}, and closed to others: "
-            f"run chown root:{SANDBOX_GROUP_ID} {folder} and chmod 770 {folder}"
-        )
     return None

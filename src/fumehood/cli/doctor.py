@@ -1,15 +1,16 @@
-"""`fumehood doctor`: what this machine lacks for sandboxes, and the command that mends it."""
+"""`fumehood doctor`: what this machine lacks for sandboxes, or is wrong in the operator's files, and what mends it."""
 
 import asyncio
 from collections.abc import Iterable
 
+from fumehood import operator_files
 from fumehood.sandbox import machine
 from fumehood.sandbox.machine import Check
 from fumehood.settings import Settings
 
 
 def doctor() -> None:
-    """Check that this machine can run sandboxes: one line for each thing, exit code 1 if any is not well."""
+    """Check this machine and the operator's files: one line for each thing, exit code 1 if any is not well."""
     checks = asyncio.run(_checks(Settings()))
     for line in doctor_lines(checks):
         print(line)
@@ -19,6 +20,7 @@ def doctor() -> None:
 
 async def _checks(settings: Settings) -> list[Check]:
     checks = await machine.check(settings)
+    checks += await asyncio.to_thread(operator_files.check, settings)
     if all(check.ok for check in checks if check.is_essential):
         checks.append(await machine.check_network(settings))
     return checks

@@ -18,7 +18,7 @@ from fumehood.settings import Settings
 
 _OVERLAP_MAX_SECONDS = 90 * 86_400
 _Output = Annotated[Path | None, Parameter(help="a new file for the profile, for its owner alone; else it is printed")]
-app = App(name="principals", help="Add, list, disable and enable principals, and renew their keys.")
+app = App(name="principals", help="Add, list, disable, enable and remove principals, and renew their keys.")
 
 
 @app.command
@@ -66,6 +66,19 @@ def enable(name: str) -> None:
     with _errors_told():
         credentials_file.set_disabled(_path(Settings()), name, False)
     print(f"enabled {name}")
+
+
+@app.command
+def remove(name: str) -> None:
+    """Take a principal away: its keys are refused, and its profile is gone.
+
+    What it has made is its account's, so its sessions go on until they are stopped or their time is over, and
+    interpreters and snapshots stay: any other principal of the account that may can use, stop and delete them. One that
+    is added later by the same name is to policies the same principal. The root cannot be removed.
+    """
+    with _errors_told():
+        credentials_file.remove(_path(Settings()), name)
+    print(f"removed {name}")
 
 
 @app.command

@@ -19,14 +19,16 @@ from rich.panel import Panel
 from fumehood.cli import build_progress
 from fumehood.cli.doctor import doctor_lines
 from fumehood.cli.env import record_url
+from fumehood.cli.modes import network_modes
 from fumehood.errors import ConfigurationError
+from fumehood.operator_files import OperatorFiles
 from fumehood.sandbox import machine
 from fumehood.sandbox.contract import EngineUnavailableError
 from fumehood.sandbox.template import catalog
 from fumehood.sandbox.template.errors import TemplateError
 from fumehood.server import Fumehood, running, take_address
 from fumehood.server import serve as serve_http
-from fumehood.settings import Settings, unknown_variables
+from fumehood.settings import Settings, check_names, unknown_variables
 
 
 def serve(
@@ -42,6 +44,7 @@ def serve(
     for line in unknown_setting_lines(os.environ):
         _say(line)
     try:
+        check_names(os.environ)
         check_bind(settings)
         with take_address(settings) as address:
             uvloop.run(_serve(settings, address))
@@ -82,11 +85,12 @@ async def _serve(settings: Settings, address: socket.socket) -> None:
     lacking = [check for check in await machine.check(settings) if check.is_essential and not check.ok]
     if lacking:
         raise EngineUnavailableError("\n".join(["this machine cannot run sandboxes", *doctor_lines(lacking)]))
+    files = await asyncio.to_thread(OperatorFiles.load, settings)
     with build_progress.shown(Console(stderr=True)) as progress:
         template = await catalog.ensure(settings.template, settings, progress)
-    async with running(settings, template) as fumehood:
+    async with running(settings, files, template) as fumehood:
         listening = asyncio.Event()
-        announcing = asyncio.ensure_future(_announce(fumehood, listening))
+        announcing = asyncio.ensure_future(_announce(fumehood, files, listening))
         try:
             await serve_http(fumehood, address, listening, lambda: _tell_stopping(fumehood))
         finally:
@@ -100,15 +104,17 @@ def _tell_stopping(fumehood: Fumehood) -> None:
     _say(told if count == ends else f"{told}, {count - ends} left to the next server")
 
 
-async def _announce(fumehood: Fumehood, listening: asyncio.Event) -> None:
+async def _announce(fumehood: Fumehood, files: OperatorFiles, listening: asyncio.Event) -> None:
     await listening.wait()
-    settings = fumehood.settings
+    settings, isolation = fumehood.settings, fumehood.isolation
     record_url(settings)
+    modes = await network_modes(len(files.declarations.present.subnets))
     # The keys are the server's user's to read.
     command = f"sudo {sys.argv[0]}" if "SUDO_USER" in os.environ else sys.argv[0]
     lines = [
         f"Serving the AgentCore Code Interpreter API at [bold]{settings.url}[/]",
-        f"Isolation: {fumehood.isolation}",
+        f"Isolation: {isolation.engine} {isolation.version} ({isolation.platform})",
+        f"Network modes: {modes}",
         f"Data: {settings.data}",
         "",
         "Point a client at it:",

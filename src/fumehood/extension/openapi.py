@@ -4,21 +4,10 @@ from importlib.metadata import version
 from typing import Any
 
 from fumehood.extension import openapi_sessions
+from fumehood.extension.openapi_parts import COUNT, SIZES, TIME, answer, body, parameter
 
-_PATH = {
-    "name": "path",
-    "in": "path",
-    "required": True,
-    "schema": {"type": "string"},
-    "description": "a file below the session's working folder; may hold slashes",
-}
-_INTERPRETER_ID = {
-    "name": "codeInterpreterId",
-    "in": "path",
-    "required": True,
-    "schema": {"type": "string"},
-    "description": "a code interpreter's id, or its ARN with its slash percent-encoded",
-}
+_PATH = parameter("path", "a file below the session's working folder; may hold slashes")
+_INTERPRETER_ID = parameter("codeInterpreterId", "a code interpreter's id, or its ARN with its slash percent-encoded")
 _TEMPLATE = {
     "type": "object",
     "required": ["name", "key", "sizeBytes", "createdAt", "languages", "isDefault"],
@@ -26,7 +15,7 @@ _TEMPLATE = {
         "name": {"type": "string"},
         "key": {"type": "string", "description": "changes with everything the template is made of"},
         "sizeBytes": {"type": "integer"},
-        "createdAt": {"type": "string", "format": "date-time"},
+        "createdAt": TIME,
         "languages": {
             "type": "array",
             "items": {"enum": ["python", "javascript", "typescript"]},
@@ -43,22 +32,17 @@ _CHOICE = {
         "isDefault": {"type": "boolean", "description": "true if the interpreter chose none: it is the server's own"},
     },
 }
-_COUNT = {"type": "integer", "minimum": 0}
 _POOL = {
     "type": "object",
     "required": ["template", "networkMode", "sizes", "ready", "wanted", "hits", "misses"],
     "properties": {
         "template": {"type": "string", "description": "name and key of what its sandboxes start from"},
         "networkMode": {"type": "string", "enum": ["SANDBOX", "PUBLIC", "VPC"]},
-        "sizes": {
-            "type": "object",
-            "required": ["cpus", "memoryBytes", "diskBytes", "processesMax"],
-            "properties": {"cpus": _COUNT, "memoryBytes": _COUNT, "diskBytes": _COUNT, "processesMax": _COUNT},
-        },
-        "ready": _COUNT,
-        "wanted": _COUNT | {"description": "as recent starts have it"},
-        "hits": _COUNT | {"description": "starts since the server's own that found one ready"},
-        "misses": _COUNT | {"description": "those that found none"},
+        "sizes": SIZES | {"required": [*SIZES["properties"]]},
+        "ready": COUNT,
+        "wanted": COUNT | {"description": "as recent starts have it"},
+        "hits": COUNT | {"description": "starts since the server's own that found one ready"},
+        "misses": COUNT | {"description": "those that found none"},
     },
 }
 _POOLS = {
@@ -69,7 +53,7 @@ _POOLS = {
         "memory": {
             "type": "object",
             "required": ["usedBytes", "totalBytes"],
-            "properties": {"usedBytes": _COUNT, "totalBytes": _COUNT},
+            "properties": {"usedBytes": COUNT, "totalBytes": COUNT},
             "description": "what all sandboxes hold of the memory that there is for them",
         },
     },
@@ -92,18 +76,7 @@ _TEMPLATE_ERRORS = {
     "403": "AccessDeniedException, as for the system interpreter; or the signature is missing or wrong",
     "404": "ResourceNotFoundException: no such code interpreter",
 }
-_ERROR = {
-    "content": {
-        "application/json": {
-            "schema": {
-                "type": "object",
-                "required": ["message"],
-                "properties": {"message": {"type": "string"}},
-            }
-        }
-    },
-    "headers": {"x-amzn-errortype": {"schema": {"type": "string"}}},
-}
+_ERROR = {"type": "object", "required": ["message"], "properties": {"message": {"type": "string"}}}
 _DENIED = "AccessDeniedException, or the signature is missing or wrong"
 _TEMPLATES = {
     "type": "object",
@@ -159,14 +132,14 @@ def document() -> dict[str, Any]:
                 "get": {
                     "operationId": "listTemplates",
                     "summary": "The templates of this machine that sessions can start from, by name",
-                    "responses": {"200": _answer("the templates", _TEMPLATES)} | _errors({"403": _DENIED}),
+                    "responses": {"200": answer("the templates", _TEMPLATES)} | _errors({"403": _DENIED}),
                 }
             },
             "/fumehood/v1/pool": {
                 "get": {
                     "operationId": "getPool",
                     "summary": "The sandboxes that are ready before anybody asks, and the memory that all hold",
-                    "responses": {"200": _answer("the pools", _POOLS)} | _errors({"403": _DENIED}),
+                    "responses": {"200": answer("the pools", _POOLS)} | _errors({"403": _DENIED}),
                 }
             },
             "/fumehood/v1/interpreters/{codeInterpreterId}/template": {
@@ -174,14 +147,14 @@ def document() -> dict[str, Any]:
                 "get": {
                     "operationId": "getInterpreterTemplate",
                     "summary": "The template that the interpreter's sessions start from",
-                    "responses": {"200": _answer("the choice", _CHOICE)} | template_errors,
+                    "responses": {"200": answer("the choice", _CHOICE)} | template_errors,
                 },
                 "put": {
                     "operationId": "putInterpreterTemplate",
                     "summary": "Choose it, for sessions that start from now on; the same as the tag fumehood:template, "
                     "which UntagResource takes away",
-                    "requestBody": {"required": True, "content": {"application/json": {"schema": _PUT_CHOICE}}},
-                    "responses": {"200": _answer("the choice", _CHOICE)} | template_errors,
+                    "requestBody": {"required": True} | body(_PUT_CHOICE),
+                    "responses": {"200": answer("the choice", _CHOICE)} | template_errors,
                 },
             },
         },
@@ -193,8 +166,5 @@ def document() -> dict[str, Any]:
 
 
 def _errors(told: dict[str, str]) -> dict[str, Any]:
-    return {status: {"description": text} | _ERROR for status, text in told.items()}
-
-
-def _answer(told: str, schema: dict[str, Any]) -> dict[str, Any]:
-    return {"description": told, "content": {"application/json": {"schema": schema}}}
+    kind = {"headers": {"x-amzn-errortype": {"schema": {"type": "string"}}}}
+    return {status: answer(text, _ERROR) | kind for status, text in told.items()}

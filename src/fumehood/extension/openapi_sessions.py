@@ -2,27 +2,12 @@
 
 from typing import Any
 
-_TIME = {"type": "string", "format": "date-time"}
+from fumehood.extension.openapi_parts import SIZES, TIME, answer, body, parameter
+
 _NULLABLE_TEXT = {"type": ["string", "null"]}
-SESSION_ID = {
-    "name": "id",
-    "in": "path",
-    "required": True,
-    "schema": {"type": "string"},
-    "description": "a session's id",
-}
+SESSION_ID = parameter("id", "a session's id")
 """The parameter of every path that names a session."""
-_SNAPSHOT_ID = {
-    "name": "id",
-    "in": "path",
-    "required": True,
-    "schema": {"type": "string"},
-    "description": "a snapshot's id",
-}
-_SIZES = {
-    "type": "object",
-    "properties": {name: {"type": "integer"} for name in ("cpus", "memoryBytes", "diskBytes", "processes")},
-}
+_SNAPSHOT_ID = parameter("id", "a snapshot's id")
 _SESSION = {
     "type": "object",
     "properties": {
@@ -37,11 +22,11 @@ _SESSION = {
         "template": {"type": "string"},
         "isolation": {"type": "string", "description": "that which it really has"},
         "startedFrom": {"enum": ["pool", "restore", "cold", "snapshot", None]},
-        "sizes": _SIZES,
+        "sizes": SIZES,
         "sessionTimeoutSeconds": {"type": "integer"},
-        "createdAt": _TIME,
-        "updatedAt": _TIME,
-        "deadlineAt": _TIME,
+        "createdAt": TIME,
+        "updatedAt": TIME,
+        "deadlineAt": TIME,
         "endedAt": {"type": ["string", "null"], "format": "date-time"},
         "endReason": {
             "enum": [
@@ -69,8 +54,8 @@ _SNAPSHOT = {
         "name": {"type": "string"},
         "template": {"type": "string"},
         "sizeBytes": {"type": "integer"},
-        "createdAt": _TIME,
-        "expiresAt": _TIME,
+        "createdAt": TIME,
+        "expiresAt": TIME,
     },
 }
 _STARTED = {
@@ -79,8 +64,8 @@ _STARTED = {
     "properties": {
         "sessionId": {"type": "string"},
         "codeInterpreterIdentifier": {"type": "string"},
-        "createdAt": _TIME,
-        "deadlineAt": _TIME,
+        "createdAt": TIME,
+        "deadlineAt": TIME,
         "snapshotId": {"type": "string"},
         "forkedFrom": {"type": "string"},
     },
@@ -122,15 +107,14 @@ def paths(errors: dict[str, Any]) -> dict[str, Any]:
     """The paths; each operation may answer with `errors`."""
 
     def operation(
-        name: str, summary: str, answer: dict[str, Any], body: dict[str, Any] | None = None
+        name: str, summary: str, answered: dict[str, Any], sent: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        content = {"application/json": {"schema": answer}}
         described: dict[str, Any] = {
             "operationId": name,
             "summary": summary,
-            "responses": {"200": {"description": "done", "content": content}} | errors,
+            "responses": {"200": answer("done", answered)} | errors,
         }
-        return described if body is None else described | {"requestBody": {"content": _json(body)}}
+        return described if sent is None else described | {"requestBody": body(sent)}
 
     return {
         "/fumehood/v1/sessions/{id}": {
@@ -166,7 +150,3 @@ def paths(errors: dict[str, Any]) -> dict[str, Any]:
             "post": operation("startFromSnapshot", "A new session that starts from it", _STARTED, _START),
         },
     }
-
-
-def _json(schema: dict[str, Any]) -> dict[str, Any]:
-    return {"application/json": {"schema": schema}}

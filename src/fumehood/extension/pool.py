@@ -64,7 +64,7 @@ def _described(pool: PoolSummary) -> dict[str, Any]:
             "cpus": pool.cpus,
             "memoryBytes": pool.memory_bytes,
             "diskBytes": pool.disk_bytes,
-            "processesMax": pool.processes_max,
+            "processes": pool.processes_max,
         },
         "ready": pool.ready,
         "wanted": pool.wanted,

@@ -20,7 +20,7 @@ from fumehood.aws.sigv4 import (
     RequestHead,
 )
 from fumehood.aws.wire_errors import InvalidSignatureError
-from fumehood.gateway.errors import S3Error, invalid_argument, unauthenticated
+from fumehood.gateway.errors import S3Error, invalid_argument, single_header, unauthenticated
 
 OBJECT_BYTES_MAX = 5 * 1024**3
 """Of one request, as S3 has it; larger objects come in parts."""
@@ -77,7 +77,7 @@ class Upload:
         self._is_signed = self._is_chunked and payload != UNSIGNED_CHUNKS_TRAILER
         told = length
         if self._is_chunked:
-            told = _number(_one(head, "x-amz-decoded-content-length"))
+            told = _number(single_header(head, "x-amz-decoded-content-length"))
         if told is None:
             raise S3Error("MissingContentLength", 411, "You must provide the Content-Length HTTP header.")
         if told > OBJECT_BYTES_MAX:
@@ -89,7 +89,7 @@ class Upload:
         self._payload = Hash("sha256") if not self._is_chunked and payload != UNSIGNED_PAYLOAD else None
 
     def _trailing_name(self, head: RequestHead) -> str | None:
-        name = _one(head, "x-amz-trailer")
+        name = single_header(head, "x-amz-trailer")
         if name is None or not self._has_trailer:
             return None
         checksum = name.lower().removeprefix(_BEFORE)
@@ -229,13 +229,8 @@ def _verify(check: Callable[[], None]) -> None:
 def _promised(head: RequestHead) -> dict[str, str]:
     """The checksums that the head gives, by name."""
     names = [name for name in head.by_name if name.startswith(_BEFORE)]
-    found = {name.removeprefix(_BEFORE): str(_one(head, name)) for name in names}
+    found = {name.removeprefix(_BEFORE): str(single_header(head, name)) for name in names}
     return {name: value for name, value in found.items() if name in CHECKSUMS}
-
-
-def _one(head: RequestHead, name: str) -> str | None:
-    values = head.values(name)
-    return values[0].decode("latin-1").strip() if values else None
 
 
 def _number(text: str | None) -> int | None:

@@ -2,7 +2,7 @@
 
 from xml.sax.saxutils import escape
 
-from fumehood.aws.sigv4 import PRESIGNED_EXPIRY_MAX_SECONDS
+from fumehood.aws.sigv4 import PRESIGNED_EXPIRY_MAX_SECONDS, RequestHead
 from fumehood.aws.wire_errors import (
     AuthenticationError,
     IncompleteSignatureError,
@@ -28,6 +28,17 @@ class S3Error(Exception):
             f"<Error><Code>{escape(self.code)}</Code><Message>{escape(self.message)}</Message>"
             f"<Resource>{escape(resource)}</Resource><RequestId>{escape(request_id)}</RequestId></Error>"
         ).encode()
+
+
+def single_header(head: RequestHead, name: str) -> str | None:
+    """The value of a header that may be there once, None if it is not. S3Error if it is there more often.
+
+    Who took one of several could take another one than somebody else does.
+    """
+    values = head.values(name)
+    if len(values) > 1:
+        raise invalid_argument(f"{name} is given twice.")
+    return values[0].decode("latin-1").strip(" \t") if values else None
 
 
 def access_denied(message: str) -> S3Error:

@@ -11,7 +11,7 @@ from urllib.parse import unquote_to_bytes
 
 from fumehood.aws.rest_json import parse_query
 from fumehood.aws.sigv4 import RequestHead
-from fumehood.gateway.errors import S3Error, access_denied, invalid_argument
+from fumehood.gateway.errors import S3Error, access_denied, invalid_argument, single_header
 
 KEY_BYTES_MAX = 1024
 _BUCKET = re.compile(r"[a-z0-9](?:[a-z0-9-]|\.(?!\.)){1,61}[a-z0-9]")
@@ -192,17 +192,17 @@ def parse(head: RequestHead, hosts: frozenset[bytes]) -> Operation:
         raise S3Error("InvalidRequest", 400, "Host must be this endpoint's own: buckets are named in the path only.")
     bucket, key = _place(head.raw_path)
     given = _parameters(head.query)
-    source = head.values("x-amz-copy-source")
+    source = single_header(head, "x-amz-copy-source")
     on = "key" if key else "bucket" if bucket else "service"
     for kind in _KINDS:
-        if kind.method == head.method and kind.on == on and kind.is_copy is bool(source) and kind.marks <= given.keys():
+        is_this = kind.method == head.method and kind.on == on and kind.is_copy is (source is not None)
+        if is_this and kind.marks <= given.keys():
             if (unknown := given.keys() - kind.marks - kind.parameters) and kind.marks:
                 raise _unknown_parameter(kind, sorted(unknown)[0])
             if unknown:
                 continue
-            return Operation(
-                kind, bucket, key, _values(kind, given), _headers(kind, head), _source(source[0]) if source else None
-            )
+            copied = None if source is None else _source(source)
+            return Operation(kind, bucket, key, _values(kind, given), _headers(kind, head), copied)
     wanted = "&".join(sorted(given)) or "no parameter"
     raise access_denied(f"{head.method} of a {on} with {wanted} is none of the S3 operations that are allowed here.")
 
@@ -274,12 +274,10 @@ def _values(kind: Kind, given: Mapping[str, str]) -> dict[str, str]:
 
 def _headers(kind: Kind, head: RequestHead) -> dict[str, str]:
     taken: dict[str, str] = {}
-    for name, values in head.by_name.items():
+    for name in head.by_name:
         is_metadata = name.startswith("x-amz-meta-")
         if name in kind.headers or (is_metadata and kind.has_metadata):
-            if len(values) != 1:
-                raise invalid_argument(f"{name} is given twice.")
-            value = _ascii(name, values[0])
+            value = _ascii(name, single_header(head, name) or "")
             if name == "content-encoding":
                 value = ",".join(part for part in value.split(",") if part.strip() != "aws-chunked")
                 if not value:
@@ -299,14 +297,13 @@ def _headers(kind: Kind, head: RequestHead) -> dict[str, str]:
     return taken
 
 
-def _ascii(name: str, value: bytes) -> str:
-    try:
-        return value.decode("ascii").strip()
-    except UnicodeDecodeError:
-        raise invalid_argument(f"{name} must be ASCII.") from None
+def _ascii(name: str, value: str) -> str:
+    if not value.isascii():
+        raise invalid_argument(f"{name} must be ASCII.")
+    return value
 
 
-def _source(value: bytes) -> Source:
+def _source(value: str) -> Source:
     path, _, query = _ascii("x-amz-copy-source", value).partition("?")
     given = _parameters(query.encode())
     if given.keys() - _VERSION:

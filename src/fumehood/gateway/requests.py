@@ -18,7 +18,7 @@ from fumehood.gateway.bodies import Upload
 from fumehood.gateway.credentials import RealCredentials
 from fumehood.gateway.decisions import Permission, deletion, listing, needed
 from fumehood.gateway.embedded import EmbeddedS3
-from fumehood.gateway.errors import S3Error, access_denied, invalid_argument, unauthenticated
+from fumehood.gateway.errors import S3Error, access_denied, invalid_argument, single_header, unauthenticated
 from fumehood.gateway.http import Answer, Body, Connection
 from fumehood.gateway.inside import CREDENTIALS_PATH, HOSTS
 from fumehood.gateway.key_lists import Doomed, Failure
@@ -151,10 +151,10 @@ class Requests:
 
     def _hand_out(self, session: RoleSession, token: object, head: RequestHead) -> Answer:
         """The container-credentials endpoint. The token keeps out what can be made to fetch any URL."""
-        given = head.values("authorization")
+        given = single_header(head, "authorization")
         if head.values("host")[0] not in HOSTS or head.method != "GET":
             raise access_denied("Credentials are had by GET from this endpoint's own address.")
-        if not isinstance(token, str) or len(given) != 1 or not hmac.compare_digest(token.encode(), given[0].strip()):
+        if not isinstance(token, str) or given is None or not hmac.compare_digest(token.encode(), given.encode()):
             raise access_denied("Authorization must be the token in the file AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE.")
         content = json.dumps(session_keys.document(self._keys(session), session.role_arn, clock.now())).encode()
         return Answer(200, [("content-type", "application/json"), ("cache-control", "no-store")], content)
@@ -196,8 +196,8 @@ class Requests:
             "aws:SourceIdentity": (session.started_by,),
             "aws:SourceIp": (self._addresses[upstream],),
         }
-        if agent := head.values("user-agent"):
-            context["aws:UserAgent"] = (agent[0].decode("latin-1"),)
+        if agent := single_header(head, "user-agent"):
+            context["aws:UserAgent"] = (agent,)
         tags = {f"aws:PrincipalTag/{name}": (value,) for name, value in role.tags.items()}
         return _Use(session, role, {**context, **tags})
 

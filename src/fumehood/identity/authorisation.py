@@ -36,7 +36,7 @@ class PolicyFile:
     """The documents that principals' profiles name. Follows the file as `Principals` does."""
 
     def __init__(self, file: FollowedFile[dict[str, Policy]]) -> None:
-        self._file = file
+        self.file = file
 
     @classmethod
     def load(cls, path: Path, *, required: bool) -> Self:
@@ -47,11 +47,11 @@ class PolicyFile:
     @property
     def names(self) -> list[str]:
         """The names of the policies, in the file's order."""
-        return list(self._file.value)
+        return list(self.file.value)
 
     def named(self, names: Sequence[str]) -> list[Policy] | None:
         """The policies with these names; None if one of them is not there, as it might be the one that denies."""
-        policies = self._file.value
+        policies = self.file.value
         return [policies[name] for name in names] if all(name in policies for name in names) else None
 
 

@@ -65,6 +65,29 @@ def set_disabled(path: Path, name: str, is_disabled: bool) -> None:
     _edit(path, name, lambda lines, profiles: _with_values(lines, profiles, name, values))
 
 
+def remove(path: Path, name: str) -> None:
+    """Take a principal's profile out of the file, with the comments in it.
+
+    ConfigurationError if there is no such principal, and for the root. Comments before its heading and after its last
+    value stay, for they may be about something else.
+    """
+
+    def change(lines: Lines, profiles: Mapping[str, Profile]) -> Lines:
+        if _found(profiles, name).record.principal.is_administrator:
+            raise ConfigurationError(
+                f"{name} is the only administrator and cannot be removed; "
+                "`fumehood principals disable` has its keys refused."
+            )
+        begin, end = _span(lines, name)
+        end = _options(lines, begin, end)[-1] + 1
+        # What parted it from what is before it is not needed twice.
+        if begin > 0 and not lines[begin - 1].strip() and (end == len(lines) or not lines[end].strip()):
+            begin -= 1
+        return [*lines[:begin], *lines[end:]]
+
+    _edit(path, name, change)
+
+
 def rotate(path: Path, name: str, overlap_seconds: int) -> Key:
     """Give a principal a new key. The one that it has is good for `overlap_seconds` more, earlier ones end now.
 
@@ -136,9 +159,8 @@ def _found(profiles: Mapping[str, Profile], name: str) -> Profile:
 def _with_values(lines: Lines, profiles: Mapping[str, Profile], name: str, values: Mapping[str, str | None]) -> Lines:
     """The lines with these values in the profile; None removes one. All other lines stay as they are."""
     _found(profiles, name)
-    begin = next(number for number, line in enumerate(lines) if _heading(line) == name)
-    end = next((number for number in range(begin + 1, len(lines)) if _heading(lines[number])), len(lines))
-    options = [number for number in range(begin + 1, end) if _OPTION.match(lines[number])]
+    begin, end = _span(lines, name)
+    options = _options(lines, begin, end)
     written = dict(values)
     changed: Lines = []
     for number in range(begin + 1, end):
@@ -152,6 +174,17 @@ def _with_values(lines: Lines, profiles: Mapping[str, Profile], name: str, value
             indent = found["indent"] if found is not None else ""
             changed += [f"{indent}{key} = {value}" for key, value in written.items() if value is not None]
     return [*lines[: begin + 1], *changed, *lines[end:]]
+
+
+def _span(lines: Lines, name: str) -> tuple[int, int]:
+    """Where a profile's heading is, and where the next one's or the end."""
+    begin = next(number for number, line in enumerate(lines) if _heading(line) == name)
+    return begin, next((number for number in range(begin + 1, len(lines)) if _heading(lines[number])), len(lines))
+
+
+def _options(lines: Lines, begin: int, end: int) -> list[int]:
+    """The lines of a profile that have its values."""
+    return [number for number in range(begin + 1, end) if _OPTION.match(lines[number])]
 
 
 def _heading(line: str) -> str | None:

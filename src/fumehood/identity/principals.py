@@ -108,7 +108,7 @@ class Principals:
     """The principals in force. Follows the file: a change holds within a second, a broken one changes nothing."""
 
     def __init__(self, file: FollowedFile["_Profiles"]) -> None:
-        self._file = file
+        self.file = file
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -122,7 +122,7 @@ class Principals:
 
         Looks at the file's date at most once a second (some microseconds).
         """
-        profile = self._file.value.by_key_id.get(access_key_id)
+        profile = self.file.value.by_key_id.get(access_key_id)
         if profile is None or profile.is_disabled:
             return None
         if access_key_id == profile.record.principal.access_key_id:
@@ -131,18 +131,18 @@ class Principals:
 
     def find_profile(self, name: str) -> KeyRecord | None:
         """The key pair of the principal called `name`, or None."""
-        profile = self._file.value.by_name.get(name)
+        profile = self.file.value.by_name.get(name)
         return None if profile is None else profile.record
 
     @property
     def names(self) -> list[str]:
         """The principals' names, in the file's order."""
-        return list(self._file.value.by_name)
+        return list(self.file.value.by_name)
 
     @property
     def profiles(self) -> list[Profile]:
         """What there is of each principal, in the file's order."""
-        return list(self._file.value.by_name.values())
+        return list(self.file.value.by_name.values())
 
 
 class _Profiles:

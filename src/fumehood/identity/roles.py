@@ -72,7 +72,7 @@ class Roles:
     """The roles in force. Follows the file: a change holds within a second, a broken one changes nothing."""
 
     def __init__(self, file: FollowedFile[dict[str, Role]]) -> None:
-        self._file = file
+        self.file = file
 
     @classmethod
     def load(cls, path: Path, *, required: bool) -> Self:
@@ -85,7 +85,7 @@ class Roles:
 
     def find(self, arn: str) -> Role | None:
         """The role with exactly this ARN, whoever's it is, or None."""
-        return self._file.value.get(arn)
+        return self.file.value.get(arn)
 
 
 def _parse(text: str, where: str) -> dict[str, Role]:

@@ -16,17 +16,20 @@ from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+from fumehood.errors import ConfigurationError
+from fumehood.identity.followed_file import Closed, FollowedFile
 from fumehood.network.policy import NEVER, Egress, Rule, RuleError, parse_rule
 
+_MAX_BYTES = 4 * 1024 * 1024
 _SUBNET = re.compile(r"subnet-[0-9a-zA-Z]{8,17}")
 _GROUP = re.compile(r"sg-[0-9a-zA-Z]{8,17}")
 _ACCOUNT = re.compile(r"[0-9]{12}")
 _PROTOCOLS = {"tcp": ("tcp",), "udp": ("udp",), "icmp": ("icmp",), "all": ("tcp", "udp", "icmp")}
 
 
-class DeclarationError(Exception):
+class DeclarationError(ConfigurationError):
     """The file does not say what it should; the message says where and what would be right."""
 
 
@@ -74,20 +77,36 @@ class Declared:
         return Egress(forbidden=NEVER, open=rules, within=subnet.cidr)
 
 
-NOTHING = Declared({}, {})
+class Declarations:
+    """What is declared. Follows the file: a change holds within a second, a broken one changes nothing."""
+
+    def __init__(self, file: FollowedFile[Declared] | None) -> None:
+        self.file = file
+
+    @classmethod
+    def load(cls, path: Path | None) -> Self:
+        """Read the file; without one nothing is declared. ConfigurationError if it is missing, malformed or others'."""
+        if path is None:
+            return cls(None)
+        return cls(
+            FollowedFile(path, "networks file", lambda text: _parse(text, path), _MAX_BYTES, closed=Closed.TO_WRITING)
+        )
+
+    @property
+    def present(self) -> Declared:
+        """What holds now."""
+        return _NOTHING if self.file is None else self.file.value
 
 
-def load(file: Path | None) -> Declared:
-    """What the file declares; nothing without one. DeclarationError."""
-    if file is None:
-        return NOTHING
+_NOTHING = Declared({}, {})
+
+
+def _parse(text: str, path: Path) -> Declared:
     try:
-        values = tomllib.loads(file.read_text())
-    except OSError as error:
-        raise DeclarationError(f"{file}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DeclarationError(f"{file} is no TOML: {error}") from None
-    reader = _Reader(file)
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise DeclarationError(f"{path} is no TOML: {error}") from None
+    reader = _Reader(path)
     reader.only(values, "the file", {"subnets", "security_groups"})
     subnets = {key: reader.subnet(key, value) for key, value in reader.table(values, "subnets").items()}
     groups = {key: reader.group(key, value) for key, value in reader.table(values, "security_groups").items()}

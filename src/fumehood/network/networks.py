@@ -13,10 +13,11 @@ from typing import TypeVar
 import structlog
 
 from fumehood.errors import ConfigurationError
-from fumehood.network import declared, firewall, namespaces, slots
-from fumehood.network.declared import Declared, Subnet
+from fumehood.network import firewall, namespaces, slots
+from fumehood.network.declared import Declarations, Declared, Subnet
 from fumehood.network.firewall import FirewallError
 from fumehood.network.policy import Egress, Mode, Network, Rule, parse_rules, public_egress
+from fumehood.network.refusals import Refusals
 from fumehood.network.resolver import Resolver, Upstream, upstream_addresses
 from fumehood.network.slots import Link, Slot
 from fumehood.network.uplink import NetworkUnavailableError, Uplink
@@ -44,12 +45,12 @@ class Networks:
         uplink: Uplink,
         operator_rules: tuple[Rule, ...],
         resolvers: Sequence[str],
-        declarations: Path | None,
+        declarations: Declarations,
         ready_slots: int,
     ) -> None:
         """`operator_rules` are what PUBLIC reaches whatever is forbidden; `resolvers` what it asks for names.
 
-        `declarations` is the file of mode VPC, read when it is needed. `ready_slots` are kept ready once one was used.
+        `declarations` are those of mode VPC. `ready_slots` are kept ready once one was used.
         """
         self._uplink = uplink
         self._operator_rules = operator_rules
@@ -62,6 +63,7 @@ class Networks:
         self._attached: dict[int, Attached] = {}
         self._bridged: set[IPv4Address] = set()
         self._closed = False
+        self._session_of: Callable[[str], str | None] = lambda _: None
 
     @property
     def lock(self) -> int:
@@ -74,20 +76,23 @@ class Networks:
             return
         await self._open()
         if network.mode is Mode.VPC:
-            self._subnet_of(await asyncio.to_thread(self._declared), network)
+            self._subnet_of(self._declarations.present, network)
 
-    async def find_unusable(self, account_id: str, network: Network) -> list[str]:
-        """The subnets and security groups that an account may not use. NetworkUnavailableError if none can be known."""
-        found = await asyncio.to_thread(self._declared)
-        return found.unusable(account_id, network.subnets, network.security_groups)
+    def find_unusable(self, account_id: str, network: Network) -> list[str]:
+        """The subnets and security groups that an account may not use."""
+        return self._declarations.present.unusable(account_id, network.subnets, network.security_groups)
 
-    async def attach(self, network: Network) -> Attached:
+    def find_sessions(self, session_of: Callable[[str], str | None]) -> None:
+        """From now on, what is logged of a sandbox says which session it is of."""
+        self._session_of = session_of
+
+    async def attach(self, network: Network, sandbox_id: str) -> Attached:
         """A slot for a new sandbox, its rules in force. NetworkUnavailableError if it cannot be had."""
         await self._open()
         egress, upstream, subnet = await self._plan(network)
         slot = await self._slot(subnet)
         try:
-            return await self._serve(slot, egress, await self._upstream(slot, upstream, subnet))
+            return await self._serve(slot, sandbox_id, egress, await self._upstream(slot, upstream, subnet))
         except (FirewallError, OSError) as error:
             await self._give_back(slot)
             raise NetworkUnavailableError(f"no network could be made for a sandbox: {error}") from None
@@ -95,7 +100,7 @@ class Networks:
             await self._give_back(slot)
             raise
 
-    async def adopt(self, network: Network, link: Link, keeper: int) -> Attached:
+    async def adopt(self, network: Network, sandbox_id: str, link: Link, keeper: int) -> Attached:
         """The network of a sandbox that an earlier server started, its rules as they are now.
 
         NetworkUnavailableError if it is gone, or what it is of is not declared any more.
@@ -109,7 +114,7 @@ class Networks:
         try:
             self._uplink.keep_link(link.number)
             self._bridged.add(link.address.ip)
-            return await self._serve(slot, egress, await self._upstream(slot, upstream, subnet))
+            return await self._serve(slot, sandbox_id, egress, await self._upstream(slot, upstream, subnet))
         except BaseException as error:
             slot.close()
             if isinstance(error, FirewallError | OSError):
@@ -146,7 +151,7 @@ class Networks:
     async def _plan(self, network: Network) -> tuple[Egress, Sequence[str], Subnet | None]:
         if network.mode is Mode.PUBLIC:
             return public_egress(self._operator_rules, network.allow), self._resolvers or upstream_addresses(), None
-        found = await asyncio.to_thread(self._declared)
+        found = self._declarations.present
         subnet = self._subnet_of(found, network)
         egress = found.egress(subnet, network.security_groups)
         if subnet.bridge is not None:
@@ -163,23 +168,18 @@ class Networks:
             )
         return found.subnets[network.subnets[0]]
 
-    def _declared(self) -> Declared:
-        try:
-            return declared.load(self._declarations)
-        except declared.DeclarationError as error:
-            raise NetworkUnavailableError(str(error)) from None
-
     async def _upstream(self, slot: Slot, addresses: Sequence[str], subnet: Subnet | None) -> Upstream | None:
         if not addresses:
             return None
         # A private network's resolver is asked from within that network.
         return Upstream(addresses, self._uplink.namespace if subnet is None else slot.outer)
 
-    async def _serve(self, slot: Slot, egress: Egress, upstream: Upstream | None) -> Attached:
+    async def _serve(self, slot: Slot, sandbox_id: str, egress: Egress, upstream: Upstream | None) -> Attached:
         await slot.enforce(egress, has_resolver=upstream is not None)
         resolver = None
         if upstream is not None:
-            resolver = Resolver(egress, upstream, _Learned(slot).add)
+            refusals = Refusals(sandbox_id, lambda sandbox: self._session_of(sandbox))
+            resolver = Resolver(egress, upstream, _Learned(slot).add, refusals)
             await resolver.start(slot.udp, slot.tcp)
         attached = Attached(slot, resolver)
         self._attached[id(attached)] = attached
@@ -268,14 +268,14 @@ class Networks:
             log.warning("no network could be made ready", error=str(error))
 
 
-def networks_of(settings: Settings, folder: Path) -> Networks:
-    """The networks that the settings describe, with their files in `folder`. ConfigurationError."""
+def networks_of(settings: Settings, declarations: Declarations, folder: Path) -> Networks:
+    """The networks that the settings and declarations describe, with their files in `folder`. ConfigurationError."""
     rules = _setting("PUBLIC_ALLOW", lambda: parse_rules(settings.public_allow.split(), ("tcp", "udp", "icmp")))
     resolvers = _setting("RESOLVERS", lambda: [str(ip_address(each)) for each in settings.resolvers.split()])
     given = settings.uplink_range
     sources = None if given is None else _setting("UPLINK_RANGE", lambda: IPv4Network(given))
     uplink = Uplink(folder, settings.uplink_namespace, settings.uplink_interface, sources, rules)
-    return Networks(uplink, rules, resolvers, settings.networks_file, settings.network_slots)
+    return Networks(uplink, rules, resolvers, declarations, settings.network_slots)
 
 
 def _setting(name: str, read: Callable[[], T]) -> T:

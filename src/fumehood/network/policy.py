@@ -83,7 +83,8 @@ class Rule:
 
     def matches_name(self, name: str) -> bool:
         """Whether the rule is about that name, which has no dot at its end."""
-        if self.domain is None:
+        # What has an escaped character may have dots within a label, and then is not below what it seems to be.
+        if self.domain is None or "\\" in name:
             return False
         name = name.lower()
         return name.endswith(self.domain) if self.domain.startswith(".") else name == self.domain

@@ -24,12 +24,11 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.reversename
 import dns.rrset
-import structlog
 
-from fumehood import clock
 from fumehood.network import namespaces
 from fumehood.network.firewall import FirewallError
 from fumehood.network.policy import Egress, Rule
+from fumehood.network.refusals import Bucket, Refusals
 
 QUERY_MAX_BYTES = 1024
 UDP_MAX_BYTES = 1232
@@ -39,17 +38,27 @@ AT_ONCE_MAX = 64
 A_SECOND_MAX = 200
 """Queries of one sandbox in a second, in the long run."""
 CONNECTIONS_MAX = 16
+ANSWER_MAX_BYTES = 16 * 1024
+"""What an operator's resolver may answer with at most, over TCP."""
+RECORDS_MAX = 64
+"""Records of an answer that are told: reading many, with long names, would keep the server from all else."""
+RECORDS_FREE = 8
+"""Records of an answer; each beyond these counts as another query."""
 TTL_MAX_SECONDS = 300
 _CONNECTION_SECONDS = 30.0
 _ASK_SECONDS = 3.0
 _TRIES = 2
 _LEARNED_GRACE_SECONDS = 120
+_HEADER = struct.Struct(">HHHHHH")
+_ADDRESSES_SHOWN = 4
+_TOO_LARGE = f"a query of more than {QUERY_MAX_BYTES} bytes"
+_TOO_MANY = f"more than {A_SECOND_MAX} queries a second or {AT_ONCE_MAX} at once"
+_LENGTH = struct.Struct(">H")
 _TRANSFERS = (dns.rdatatype.ANY, dns.rdatatype.AXFR, dns.rdatatype.IXFR, dns.rdatatype.MAILB, dns.rdatatype.MAILA)
 # There is no IPv6 inside; and these may hold addresses that nobody looked at.
 _EMPTY = (dns.rdatatype.AAAA, dns.rdatatype.HTTPS, dns.rdatatype.SVCB, dns.rdatatype.A6)
 Learn = Callable[[str, Collection[str], Sequence[Rule], int], Awaitable[None]]
 """Open addresses, of the set of that name, as rules say, for so many seconds. FirewallError if they cannot be."""
-log = structlog.get_logger()
 
 
 class Upstream:
@@ -84,7 +93,7 @@ class Upstream:
             while True:
                 wire = await loop.sock_recv(each, 65535)
                 with suppress(dns.exception.DNSException):
-                    answer = dns.message.from_wire(wire, raise_on_truncation=False)
+                    answer = _answer_from(wire)
                     if query.is_response(answer):
                         return answer
 
@@ -93,9 +102,11 @@ class Upstream:
         with await self._socket(address, socket.SOCK_STREAM) as each:
             await loop.sock_connect(each, (address, 53))
             wire = query.to_wire()
-            await loop.sock_sendall(each, struct.pack(">H", len(wire)) + wire)
-            (size,) = struct.unpack(">H", await _exactly(each, 2))
-            answer = dns.message.from_wire(await _exactly(each, size))
+            await loop.sock_sendall(each, _LENGTH.pack(len(wire)) + wire)
+            (size,) = _LENGTH.unpack(await _exactly(each, _LENGTH.size))
+            if size > ANSWER_MAX_BYTES:
+                raise OSError(f"the answer has more than {ANSWER_MAX_BYTES} bytes")
+            answer = _answer_from(await _exactly(each, size))
         if not query.is_response(answer):
             raise OSError("the answer is to another query")
         return answer
@@ -109,6 +120,20 @@ class Upstream:
             return made
 
         return make() if self._namespace is None else await namespaces.run(lambda _: make(), self._namespace)
+
+
+def _answer_from(wire: bytes) -> dns.message.Message:
+    """An answer without what nobody here needs: the last of many records, authorities, all that is additional.
+
+    DNSException for what is none.
+    """
+    if len(wire) < _HEADER.size:
+        raise dns.message.ShortHeader
+    number, flags, questions, answers, _, _ = _HEADER.unpack_from(wire)
+    if questions > 1:
+        raise dns.exception.FormError
+    head = _HEADER.pack(number, flags, questions, min(answers, RECORDS_MAX), 0, 0)
+    return dns.message.from_wire(head + wire[_HEADER.size :], ignore_trailing=True)
 
 
 async def _exactly(connection: socket.socket, size: int) -> bytes:
@@ -138,13 +163,14 @@ def upstream_addresses(resolv_conf: Path = Path("/etc/resolv.conf")) -> list[str
 class Resolver:
     """Answers the queries that arrive at a slot's sockets, from `start` until `close`."""
 
-    def __init__(self, egress: Egress, upstream: Upstream, learn: Learn) -> None:
+    def __init__(self, egress: Egress, upstream: Upstream, learn: Learn, refusals: Refusals) -> None:
         self._egress = egress
+        self._refusals = refusals
         self._upstream = upstream
         self._learn = learn
         self._answering: set[asyncio.Task[None]] = set()
         self._connections = 0
-        self._bucket = _Bucket(A_SECOND_MAX)
+        self._bucket = Bucket(A_SECOND_MAX, A_SECOND_MAX)
         self._transport: asyncio.DatagramTransport | None = None
         self._server: asyncio.Server | None = None
 
@@ -163,10 +189,12 @@ class Resolver:
         for task in [*self._answering]:
             task.cancel()
         await asyncio.gather(*self._answering, return_exceptions=True)
+        self._refusals.close()
 
     def take(self, wire: bytes, address: tuple[str, int], transport: asyncio.DatagramTransport) -> None:
         """Answer a datagram, beside everything else; what is beyond the bounds is refused at once."""
         if not self._has_room():
+            self._refusals.tell(None, _TOO_MANY)
             refused = _refusal_of(wire)
             if refused is not None:
                 transport.sendto(refused, address)
@@ -198,14 +226,16 @@ class Resolver:
         try:
             async with asyncio.timeout(_CONNECTION_SECONDS):
                 while self._bucket.take():
-                    (size,) = struct.unpack(">H", await reader.readexactly(2))
+                    (size,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
                     if size > QUERY_MAX_BYTES:
+                        self._refusals.tell(None, _TOO_LARGE)
                         return
                     reply = await self.answer(await reader.readexactly(size), 65535)
                     if reply is None:
                         return
-                    writer.write(struct.pack(">H", len(reply)) + reply)
+                    writer.write(_LENGTH.pack(len(reply)) + reply)
                     await writer.drain()
+            self._refusals.tell(None, _TOO_MANY)
         except (TimeoutError, OSError, asyncio.IncompleteReadError):
             pass
         finally:
@@ -216,34 +246,43 @@ class Resolver:
     async def answer(self, wire: bytes, size_max: int) -> bytes | None:
         """The answer to a query, in `size_max` bytes at most; None for what is none."""
         if len(wire) > QUERY_MAX_BYTES:
+            self._refusals.tell(None, _TOO_LARGE)
             return None
         try:
-            query = dns.message.from_wire(wire)
+            query = _query_from(wire)
         except (dns.exception.DNSException, ValueError):
+            self._refusals.tell(None, "a malformed query")
             return _refusal_of(wire, dns.rcode.FORMERR)
         if query.flags & dns.flags.QR:
             return None
         try:
             reply = await self._reply(query)
         except (TimeoutError, OSError, FirewallError, dns.exception.DNSException) as error:
-            log.warning("a name could not be resolved for a sandbox", error=str(error))
+            self._refusals.tell_failure(query.question[0].name.to_text(), str(error))
             reply = _new_reply(query, dns.rcode.SERVFAIL)
         return _in_size(reply, size_max)
 
     async def _reply(self, query: dns.message.Message) -> dns.message.Message:
         if query.opcode() != dns.opcode.QUERY:
             return _new_reply(query, dns.rcode.NOTIMP)
-        if len(query.question) != 1 or query.question[0].rdclass != dns.rdataclass.IN:
-            return _new_reply(query, dns.rcode.REFUSED)
         question = query.question[0]
         name = question.name.to_text(omit_final_dot=True).lower()
-        if question.rdtype in _TRANSFERS or not self._egress.may_resolve(name):
+        if question.rdclass != dns.rdataclass.IN:
+            self._refusals.tell(name, "a class other than IN")
+            return _new_reply(query, dns.rcode.REFUSED)
+        if question.rdtype in _TRANSFERS:
+            self._refusals.tell(name, "a type that is refused: ANY and transfers")
+            return _prohibited(query, f"this sandbox may not resolve {name[:128]}")
+        if not self._egress.may_resolve(name):
+            self._refusals.tell(name, "in no rule of what this sandbox may reach")
             return _prohibited(query, f"this sandbox may not resolve {name[:128]}")
         if self._is_of_forbidden_address(question.name):
+            self._refusals.tell(name, "the name of a forbidden address")
             return _prohibited(query, "of an address that this sandbox may not reach")
         if question.rdtype in _EMPTY:
             return _new_reply(query, dns.rcode.NOERROR)
         answer = await self._upstream.ask(question.name, question.rdtype)
+        self._bucket.charge(max(0, sum(len(each) for each in answer.answer) - RECORDS_FREE))
         return await self._allowed(query, name, answer)
 
     def _is_of_forbidden_address(self, name: dns.name.Name) -> bool:
@@ -258,7 +297,8 @@ class Resolver:
         reply = _new_reply(query, answer.rcode())
         wanted = query.question[0].rdtype
         addresses: list[str] = []
-        is_filtered, seconds = False, TTL_MAX_SECONDS
+        forbidden: list[str] = []
+        seconds = TTL_MAX_SECONDS
         for rrset in answer.answer:
             if rrset.rdclass != dns.rdataclass.IN or rrset.rdtype not in (wanted, dns.rdatatype.CNAME):
                 continue
@@ -266,12 +306,15 @@ class Resolver:
             ttl = min(rrset.ttl, TTL_MAX_SECONDS)
             if rrset.rdtype == dns.rdatatype.A:
                 kept = [each for each in kept if not self._egress.is_forbidden(IPv4Address(each.address), name)]
-                is_filtered |= len(kept) < len(rrset)
-                addresses += [each.address for each in kept]
+                told = [str(each.address) for each in kept]
+                forbidden += sorted({str(each.address) for each in cast("list[Any]", [*rrset])}.difference(told))
+                addresses += told
                 seconds = min(seconds, ttl)
             if kept:
                 reply.answer.append(dns.rrset.from_rdata_list(rrset.name, ttl, kept))
-        if is_filtered and not addresses:
+        if forbidden:
+            self._refusals.tell(name, f"forbidden addresses: {', '.join(forbidden[:_ADDRESSES_SHOWN])}")
+        if forbidden and not addresses:
             return _prohibited(query, f"{name[:128]} has only addresses that this sandbox may not reach")
         if addresses:
             await self._open(name, addresses, seconds + _LEARNED_GRACE_SECONDS)
@@ -297,22 +340,11 @@ class _Datagrams(asyncio.DatagramProtocol):
         self._resolver.take(data, addr, self._transport)
 
 
-class _Bucket:
-    """So many in a second, and as many at once after a second of rest."""
-
-    def __init__(self, a_second: int) -> None:
-        self._a_second = a_second
-        self._left = float(a_second)
-        self._at = clock.monotonic_seconds()
-
-    def take(self) -> bool:
-        now = clock.monotonic_seconds()
-        self._left = min(self._left + (now - self._at) * self._a_second, self._a_second)
-        self._at = now
-        if self._left < 1:
-            return False
-        self._left -= 1
-        return True
+def _query_from(wire: bytes) -> dns.message.Message:
+    """What has the form of a query: one question, and nothing else but EDNS. DNSException or ValueError."""
+    if len(wire) < _HEADER.size or _HEADER.unpack_from(wire)[2:5] != (1, 0, 0) or _HEADER.unpack_from(wire)[5] > 1:
+        raise dns.message.ShortHeader
+    return dns.message.from_wire(wire)
 
 
 def _new_reply(query: dns.message.Message, rcode: dns.rcode.Rcode) -> dns.message.Message:

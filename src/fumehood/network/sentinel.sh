@@ -11,8 +11,11 @@ folder=$1 table=$2 forwarding=$3
 exec 8>"$folder/sentinel.lock"
 # Another one waits already.
 flock --nonblock 8 || exit 0
-exec 9>"$forwarding.lock"
-flock --shared 9
+# Whoever had it last takes the file away: a lock on one that is gone would keep nobody out.
+until [ "$forwarding.lock" -ef "/proc/$$/fd/9" ]; do
+    exec 9>"$forwarding.lock"
+    flock --shared 9
+done
 echo ready
 exec >/dev/null 7>"$folder/lock"
 flock 7
@@ -21,7 +24,7 @@ if flock --nonblock 9; then
     while read -r file; do
         echo 0 >"$file"
     done <"$forwarding"
-    rm -f "$forwarding"
+    rm -f "$forwarding" "$forwarding.lock"
 fi
 # Before the first lock, for which the next server waits: its own sentinel must not find this one.
 exec 8>&-

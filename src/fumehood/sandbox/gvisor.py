@@ -155,7 +155,7 @@ class Gvisor:
         link = await asyncio.to_thread(slots.read, folder)
         if link is None or self._networks is None:
             return None
-        return await self._networks.adopt(spec.network, link, keeper.pid)
+        return await self._networks.adopt(spec.network, spec.sandbox_id, link, keeper.pid)
 
     async def clean_up(self, sandbox_id: str) -> None:
         """As `Engine.clean_up`."""
@@ -281,7 +281,7 @@ class Gvisor:
         await self.check_network(spec.network)
         assert self._networks is not None
         try:
-            return await self._networks.attach(spec.network)
+            return await self._networks.attach(spec.network, spec.sandbox_id)
         except NetworkUnavailableError as error:
             raise NoNetworkError(str(error), EndReason.START_FAILED) from None
 

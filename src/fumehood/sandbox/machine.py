@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fumehood.network.declared import Declarations
 from fumehood.network.networks import networks_of
 from fumehood.network.policy import Mode, Network
 from fumehood.network.uplink import NetworkUnavailableError
@@ -151,10 +152,10 @@ async def check_sandbox_disk() -> Check:
 async def check_network(settings: Settings) -> Check:
     """Whether a sandbox can have a network, of modes PUBLIC and VPC: one is made for a trial, and taken away again."""
     folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="fumehood-trial-"))
-    networks = networks_of(settings, folder)
+    networks = networks_of(settings, Declarations.load(None), folder)
     public = Network(Mode.PUBLIC)
     try:
-        await networks.detach(await networks.attach(public))
+        await networks.detach(await networks.attach(public, "trial"))
         mask = await needed_mask(settings.runsc, PLATFORM)
     except NetworkUnavailableError as error:
         return Check("network", False, f"no PUBLIC or VPC: {error}", _SETUP, is_essential=False)

@@ -174,7 +174,7 @@ class Hibernation:
         """What a session has mounted when it wakes. ConflictError if it may not have that any more."""
         given = row.filesystem_configurations
         try:
-            return await self._file_systems.mounts_for(row.account_id, given)
+            return await self._file_systems.mounts_of(row.account_id, given)
         except InvalidRequestError as error:
             raise ConflictError(f"The session is hibernated and cannot be woken: {error.message}") from error
 

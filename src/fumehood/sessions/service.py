@@ -103,16 +103,15 @@ class Sessions:
         template_id = await self._interpreters.template_of(interpreter)
         await self._interpreters.require_network(account, interpreter)
         own: list[dict[str, Any]] = call.parameters.get("certificates") or []
-        await self._certificates.check(account, own)
+        pem = await self._certificates.pem_of(account, own, interpreter.certificates)
         file_systems: list[dict[str, Any]] = call.parameters.get("filesystemConfigurations") or []
-        self._file_systems.check(account, file_systems)
+        await self._file_systems.check(account, file_systems)
         origin = Origin(
             interpreter.id,
             interpreter.execution_role_arn,
             (*interpreter.certificates, *own),
             (*interpreter.filesystem_configurations, *file_systems),
         )
-        pem = await self._certificates.pem_of(account, origin.certificates)
         sizes = replace(default_sizes(self._settings), **interpreter.sizes)
         kind = await self.kind_for(account, template_id, sizes, origin, interpreter.network)
         row = await self._claim_ready(call, origin, kind, pem)
@@ -239,19 +238,22 @@ class Sessions:
     ) -> SessionRow:
         """A new session of the caller's account in the sandbox that `bring_up` makes; the start that `call` repeats.
 
-        Errors as of `start`: what the sandbox trusts already must be what a new one could trust.
+        Errors as of `require_startable`.
         """
-        account = call.principal.account_id
-        self._interpreters.require_role(account, await self._interpreters.resolve(account, origin.interpreter_id))
-        await self._certificates.pem_of(account, origin.certificates)
+        await self.require_startable(call.principal.account_id, origin)
         return await self._started(await self._claim_start(call, origin, kind, bring_up))
+
+    async def require_startable(self, account_id: str, origin: Origin) -> None:
+        """What a state's sandbox has already must be what a new one could have. Errors as of `start`."""
+        self._interpreters.require_role(account_id, await self._interpreters.resolve(account_id, origin.interpreter_id))
+        await self._certificates.pem_of(account_id, (), origin.certificates)
 
     async def kind_for(
         self, account_id: str, template_id: str, sizes: Sizes, origin: Origin, network: Network
     ) -> SandboxKind:
         """What a session's sandbox is to be made of. Errors as of `FileSystems.mounts_of`."""
         given = origin.filesystem_configurations
-        mounts = await self._file_systems.mounts_for(account_id, given)
+        mounts = await self._file_systems.mounts_of(account_id, given)
         has_s3 = origin.execution_role_arn is not None
         return SandboxKind(template_id, sizes, has_s3, network, bool(origin.certificates), mounts)
 
@@ -500,7 +502,7 @@ def default_sizes(settings: Settings) -> Sizes:
         settings.sandbox_cpus,
         settings.sandbox_memory_bytes,
         settings.sandbox_disk_bytes,
-        settings.sandbox_processes_max,
+        settings.sandbox_processes,
     )
 
 

@@ -103,6 +103,9 @@ class Snapshots:
 
     async def fork(self, call: Call) -> dict[str, Any]:
         """A new session that starts from another's state as it is now; the other one goes on."""
+        # An image is much work for a session that may not start; and what has changed meanwhile is found at its start.
+        live = await self._sessions.find_live(call.principal, call.parameters["sessionId"])
+        await self._sessions.require_startable(call.principal.account_id, _origin(live.row))
         parent, saved = await self._save(call, self._settings.sandbox_start_timeout_seconds * 10)
         try:
             row = await self._start(call, _origin(parent), parent.template, parent.sizes, saved.image_id)

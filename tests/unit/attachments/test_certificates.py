@@ -59,6 +59,31 @@ async def test_a_certificate_is_valid_in_its_time_only(
             await certificates.check(ACCOUNT, given)
 
 
+async def test_those_of_a_request_and_inherited_ones_are_read_once_and_each_numbered_by_itself(
+    certificates: Certificates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = make_authority("First"), make_authority("Second")
+    own, inherited = keep_secret(tmp_path, "own", first.certificate), keep_secret(tmp_path, "other", second.certificate)
+    read: list[str] = []
+    real = SecretStore.read
+
+    def reading(store: SecretStore, account_id: str, arn: str) -> bytes:
+        read.append(arn)
+        return real(store, account_id, arn)
+
+    monkeypatch.setattr(SecretStore, "read", reading)
+    assert await certificates.pem_of(ACCOUNT, [own], [inherited]) == first.certificate + second.certificate
+    assert len(read) == 2
+    gone = certificate(secret_arn("gone"))
+    for given in (([own, gone], [inherited]), ([own], [inherited, gone])):
+        with pytest.raises(InvalidRequestError) as refused:
+            await certificates.pem_of(ACCOUNT, *given)
+        assert [field.name for field in refused.value.fields] == ["certificates.1"]
+    assert await certificates.pem_of(ACCOUNT, [own], [inherited] * 10)
+    with pytest.raises(InvalidRequestError, match=r"11 of at most 10"):
+        await certificates.pem_of(ACCOUNT, [own] * 11, [inherited])
+
+
 async def test_the_entry_at_fault_is_named(certificates: Certificates, tmp_path: Path) -> None:
     good = keep_secret(tmp_path, "good", make_authority("Good").certificate)
     foreign = certificate(secret_arn("x", "111111111111"))

@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 from tests.service import COMMAND, SHARED_DATA
+from tests.unit.test_operator_files import spoil
 
 from fumehood.cli.doctor import doctor_lines
 from fumehood.sandbox.machine import Check
@@ -41,3 +42,12 @@ def test_a_data_folder_without_a_template_names_the_command_that_builds_it(tmp_p
         in completed.stdout
     )
     assert list(tmp_path.iterdir()) == [], "looking must not change anything"
+
+
+def test_a_broken_file_of_the_operator_s_is_a_fault(tmp_path: Path) -> None:
+    says = spoil(tmp_path, "roles file")
+    completed = run_doctor(FUMEHOOD_DATA=str(tmp_path))
+    assert completed.returncode == 1
+    (line,) = (line for line in completed.stdout.splitlines() if line.startswith("FAIL  roles file: "))
+    assert says in line
+    assert f"To mend: edit {tmp_path / 'roles.json'}; docs/identity.md says what it must be" in line

@@ -13,6 +13,7 @@ from fumehood.sandbox.machine import LATE_LIBRARIES
 _START_AND_STOP = """
 import asyncio, sys
 import fumehood.cli.main, fumehood.cli.serve
+from fumehood.operator_files import OperatorFiles
 from fumehood.sandbox import machine
 from fumehood.sandbox.template import catalog
 from fumehood.sandbox.template.progress import Silent
@@ -22,7 +23,8 @@ from fumehood.settings import Settings
 async def main():
     settings = Settings()
     assert all(check.ok for check in await machine.check(settings))
-    async with running(settings, await catalog.ensure(settings.template, settings, Silent())):
+    files = OperatorFiles.load(settings)
+    async with running(settings, files, await catalog.ensure(settings.template, settings, Silent())):
         print(*sys.modules)
 
 asyncio.run(main())

@@ -113,6 +113,8 @@ def test_a_principal_is_added_with_policies_that_there_are(path: Path) -> None:
         (("add", "a]\n[b"), ""),
         (("add", "ann", "--account", "12"), "aws_account_id must be 12 digits"),
         (("disable", "nobody"), "There is no principal 'nobody'; there are: root, default."),
+        (("remove", "nobody"), "There is no principal 'nobody'; there are: root, default."),
+        (("remove", "root"), "root is the only administrator and cannot be removed"),
         (("rotate", "nobody"), "There is no principal 'nobody'; there are: root, default."),
         (("rotate", "default", "--overlap-seconds", "-1"), "--overlap-seconds must be 0 to 7776000."),
     ],
@@ -154,6 +156,42 @@ def test_disabling_and_enabling(path: Path) -> None:
     assert run(path, "enable", "default").stdout == "enabled default\n"
     assert Principals.load(path).find_key(key_id) is not None
     assert path.read_text() == before
+
+
+def test_a_removed_principal_is_gone_and_what_was_added_leaves_no_line(path: Path) -> None:
+    before = path.read_text()
+    first = credentials_file.add(path, "ann", ACCOUNT, ("one",))
+    second = credentials_file.rotate(path, "ann", 3600)
+    done = run(path, "remove", "ann")
+    assert (done.returncode, done.stdout) == (0, "removed ann\n"), done.stderr
+    assert path.read_text() == before
+    principals = Principals.load(path)
+    assert [principals.find_key(key.access_key_id) for key in (first, second)] == [None, None]
+
+
+def test_the_last_principal_but_root_can_be_removed(path: Path) -> None:
+    assert run(path, "remove", "default").returncode == 0
+    assert Principals.load(path).names == ["root"]
+
+
+@pytest.mark.parametrize("indent", ["", "  "])
+def test_removing_keeps_all_lines_that_are_not_the_profiles(path: Path, indent: str) -> None:
+    text = COMMENTED.replace("\naws_", f"\n{indent}aws_").replace("\nAws_", f"\n{indent}Aws_")
+    bob = (
+        "\n# Bob is back.\n[bob]\naws_access_key_id = AKIABOBBOBBOBBOBBOB2\naws_secret_access_key = the-secret-of-bob\n"
+    )
+    text += bob + "aws_account_id = 123456789012\n"
+    path.write_text(text)
+    credentials_file.remove(path, "ann")
+    head, _, rest = text.partition("[ann]\n")
+    assert path.read_text() == head + rest.partition("aws_account_id = 123456789012\n")[2]
+    assert "the-secret-of-ann" not in path.read_text()
+    credentials_file.remove(path, "bob")
+    assert path.read_text() == head + "; more to come\n\n# Bob left.\n\n# Bob is back.\n"
+
+
+def test_the_help_says_what_becomes_of_the_sessions(path: Path) -> None:
+    assert "sessions go on until" in " ".join(run(path, "remove", "--help").stdout.split())
 
 
 def test_a_new_key_takes_the_place_of_the_old_one_at_once(path: Path) -> None:

@@ -1,5 +1,6 @@
 """`fumehood serve` starts only where it can keep its promises, and says what keeps it from starting."""
 
+import json
 import os
 import signal
 import subprocess
@@ -7,9 +8,13 @@ from pathlib import Path
 
 import pytest
 from tests.service import COMMAND, Service, Session, free_port, service
+from tests.unit.test_operator_files import BROKEN, spoil
+from tests.waiting import wait_until
 
+from fumehood.cli.modes import told
 from fumehood.cli.serve import check_bind
 from fumehood.errors import ConfigurationError
+from fumehood.sandbox.machine import Check
 from fumehood.settings import Settings
 
 
@@ -58,6 +63,12 @@ def test_a_setting_that_is_not_valid_is_named_in_one_line(tmp_path: Path) -> Non
     assert "28800" in finished.stderr
 
 
+def test_a_limit_by_its_former_name_is_refused(tmp_path: Path) -> None:
+    finished = _serve(tmp_path / "data", FUMEHOOD_SANDBOX_PROCESSES_MAX="64")
+    assert finished.returncode == 1
+    assert "is called FUMEHOOD_SANDBOX_PROCESSES now" in finished.stderr
+
+
 def test_it_tells_of_a_variable_that_is_no_setting_and_when_it_stops_of_the_sessions_that_end(new_data: Path) -> None:
     with service(new_data, {"FUMEHOOD_SANDBOX_MEMORY_BYTES": "1G", "FUMEHOOD_SANDBOX_MEMORY": "1G"}) as running:
         Session(running.client())
@@ -67,6 +78,50 @@ def test_it_tells_of_a_variable_that_is_no_setting_and_when_it_stops_of_the_sess
     assert "FUMEHOOD_SANDBOX_MEMORY_BYTES" in lines[0]
     assert lines.count("stopping: 1 session ends") == 1
     assert lines[-1] == "stopped"
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_with_a_broken_file_of_the_operator_s_it_refuses_to_start(tmp_path: Path, name: str) -> None:
+    data = tmp_path / "data"
+    says = spoil(data, name)
+    named = {"FUMEHOOD_NETWORKS_FILE": str(data / "networks.toml")} if name == "networks file" else {}
+    finished = _serve(data, **named)
+    assert finished.returncode == 1
+    assert finished.stderr.startswith("fumehood cannot serve: ")
+    assert says in finished.stderr
+    assert str(data / BROKEN[name][0]) in finished.stderr
+    assert not (data / "server.lock").exists()
+
+
+def test_it_tells_its_network_modes_and_of_a_file_that_breaks_though_nobody_calls(new_data: Path) -> None:
+    with service(new_data) as running:
+        wait_until(lambda: "Network modes: SANDBOX, PUBLIC" in running.log.read_text(), "its modes", 60)
+        for name in ("policies file", "roles file", "file systems file"):
+            spoil(new_data, name)
+        for file in ("policies.json", "roles.json", "filesystems.json"):
+            wait_until(lambda path=new_data / file: _told_broken(running.log, path), f"{file} is logged", 30)
+
+
+@pytest.mark.parametrize(
+    ("trial", "subnets", "line"),
+    [
+        (
+            Check("network", True, "fine"),
+            0,
+            "SANDBOX, PUBLIC (no subnet is declared for VPC)",
+        ),
+        (Check("network", True, "fine"), 1, "SANDBOX, PUBLIC, VPC with 1 subnet"),
+        (Check("network", False, "no PUBLIC or VPC:\n no nft"), 3, "SANDBOX only: `fumehood doctor` says why"),
+    ],
+)
+def test_the_modes_that_interpreters_can_have_are_told(trial: Check, subnets: int, line: str) -> None:
+    assert told(trial, subnets) == line
+
+
+def _told_broken(log: Path, path: Path) -> bool:
+    lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+    told = [line for line in lines if line["event"] == "file_not_reloaded" and line["path"] == str(path)]
+    return len(told) == 1
 
 
 def test_a_public_address_on_the_command_line_is_refused(tmp_path: Path) -> None:

@@ -119,3 +119,15 @@ def test_the_doors_own_names_are_hosts(host: bytes) -> None:
 def test_what_is_no_bucket_is_refused(bucket: str) -> None:
     with pytest.raises(S3Error):
         asked("GET", f"/{bucket}/key".encode())
+
+
+@pytest.mark.parametrize("name", ["content-type", "x-amz-copy-source", "x-amz-meta-a"])
+def test_a_header_that_is_there_twice_is_refused(name: str) -> None:
+    given = [("host", HOST), (name, b"/work/b"), (name, b"/work/b")]
+    with pytest.raises(S3Error, match=f"{name} is given twice"):
+        parse(RequestHead("PUT", b"/work/a", b"", given), HOSTS)
+
+
+def test_a_header_without_a_value_is_there_nevertheless() -> None:
+    with pytest.raises(S3Error):
+        parse(RequestHead("PUT", b"/work/a", b"", [("host", HOST), ("x-amz-copy-source", b"")]), HOSTS)

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fumehood.network import declared
-from fumehood.network.declared import DeclarationError
+from fumehood.network.declared import DeclarationError, Declarations
 from fumehood.network.policy import NEVER
 
 _FILE = """
@@ -34,7 +33,7 @@ def write(folder: Path, text: str) -> Path:
 
 
 def test_what_is_declared_is_known_to_the_accounts_that_may_use_it(tmp_path: Path) -> None:
-    found = declared.load(write(tmp_path, _FILE))
+    found = Declarations.load(write(tmp_path, _FILE)).present
     assert found.subnets["subnet-1a1b2c3d"].addresses == IPv4Interface("10.20.0.128/25")
     groups = ("sg-0a1b2c3d",)
     assert found.unusable("111111111111", ("subnet-0a1b2c3d",), groups) == []
@@ -43,7 +42,7 @@ def test_what_is_declared_is_known_to_the_accounts_that_may_use_it(tmp_path: Pat
 
 
 def test_groups_say_what_is_reached_and_a_range_bounds_it(tmp_path: Path) -> None:
-    found = declared.load(write(tmp_path, _FILE))
+    found = Declarations.load(write(tmp_path, _FILE)).present
     egress = found.egress(found.subnets["subnet-2a1b2c3d"], ("sg-0a1b2c3d",))
     assert (egress.is_open, egress.allowed, egress.forbidden) == (False, (), NEVER)
     assert egress.within == IPv4Network("10.30.0.0/16")
@@ -51,7 +50,7 @@ def test_groups_say_what_is_reached_and_a_range_bounds_it(tmp_path: Path) -> Non
 
 
 def test_without_a_file_nothing_is_declared() -> None:
-    assert declared.load(None).unusable("111111111111", ("subnet-0a1b2c3d",), ()) == ["subnet-0a1b2c3d"]
+    assert Declarations.load(None).present.unusable("111111111111", ("subnet-0a1b2c3d",), ()) == ["subnet-0a1b2c3d"]
 
 
 @pytest.mark.parametrize(
@@ -79,6 +78,6 @@ def test_without_a_file_nothing_is_declared() -> None:
 def test_what_is_wrong_is_told_with_the_file_and_the_place(tmp_path: Path, text: str, told: str) -> None:
     file = write(tmp_path, text)
     with pytest.raises(DeclarationError) as refused:
-        declared.load(file)
+        Declarations.load(file)
     assert told in str(refused.value)
     assert str(file) in str(refused.value)
