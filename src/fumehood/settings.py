@@ -195,7 +195,8 @@ class Settings(BaseSettings):
         description="memory of all sandboxes together; the machine's, less a tenth and at least 1 GiB, if not given",
     )
     disk_reserve_bytes: Bytes = Field(
-        default=2 * GIB, description="disk that sandboxes leave free for the database and all else"
+        default=2 * GIB,
+        description="disk that sandboxes leave free for the database and all else; below half of it sessions are ended",
     )
     keep_sessions: bool = Field(
         default=False,
