@@ -209,6 +209,7 @@ async def _running(settings: Settings, template: Template) -> AsyncGenerator[Fum
             partial(_sandbox_spec, template.guest, settings, gateway),
             settings.pool_min,
             settings.pool_max,
+            settings.pool_life_seconds,
         )
         lifecycle = Lifecycle(database, host, host.remove_image)
         host_id = _host_id(settings.data)

@@ -190,6 +190,9 @@ class Settings(BaseSettings):
     pool_max: int = Field(
         default=8, ge=0, description="sandboxes that are ready at most, however many were asked for lately; 0 for none"
     )
+    pool_life_seconds: float = Field(
+        default=600.0, ge=10, description="how long a ready sandbox outlives a server that was killed"
+    )
     memory_bytes: Bytes | None = Field(
         default=None,
         description="memory of all sandboxes together; the machine's, less a tenth and at least 1 GiB, if not given",

@@ -112,8 +112,9 @@ class Host:
         make_spec: Callable[[str, StartSandbox], SandboxSpec],
         pool_min: int = 0,
         pool_max: int = 0,
+        pool_life_seconds: float = LIFE_SECONDS,
     ) -> None:
-        """`isolation` is what the engine's probe found; `pool_min` and `pool_max` are as `Pools` has them."""
+        """`isolation` is what the engine's probe found; what begins with `pool_` is as `Pools` has it."""
         self._engine = engine
         self._isolation = isolation
         self._images = images
@@ -122,7 +123,10 @@ class Host:
         self._make_spec = make_spec
         self._sandboxes: dict[str, Sandbox] = {}
         self._serve: ServeGuest | None = None
-        self._pools = Pools[SandboxKind](self._make_for_pool, self._has_room_for_pool, pool_min, pool_max)
+        self._pool_life_seconds = pool_life_seconds
+        self._pools = Pools[SandboxKind](
+            self._make_for_pool, self._has_room_for_pool, pool_min, pool_max, life_seconds=pool_life_seconds
+        )
         self._cleaning: set[asyncio.Task[None]] = set()
         self._closing = False
 
@@ -202,7 +206,7 @@ class Host:
     # The pool
 
     async def _make_for_pool(self, kind: SandboxKind) -> Sandbox:
-        request = StartSandbox(kind, LIFE_SECONDS)
+        request = StartSandbox(kind, self._pool_life_seconds)
         # Cold ones are not worth keeping ready; where no checkpoint can be made, they are all there is.
         await self._images.ensure(self._make_spec("", request), self._isolation)
         async with self._admission.start():
