@@ -222,6 +222,9 @@ class Settings(BaseSettings):
         default=7 * 86_400, ge=60, description="how long a snapshot is kept where the request names no time"
     )
     snapshots_max: int = Field(default=1_000, description="snapshots in an account")
+    snapshots_max_bytes: Bytes | None = Field(
+        default=None, description="disk for an account's snapshots; half of FUMEHOOD_IMAGES_MAX_BYTES, if not given"
+    )
     health_check_seconds: float = Field(
         default=30.0, gt=0, description="how often each sandbox is asked whether it still answers"
     )

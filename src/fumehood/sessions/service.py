@@ -32,6 +32,7 @@ from fumehood.sessions import state
 from fumehood.sessions.hibernation import Hibernation
 from fumehood.sessions.invocations import Invocation, InvocationKey, Invocations
 from fumehood.sessions.lifecycle import Lifecycle, LiveSession, sandbox_of
+from fumehood.sessions.shares import Shares
 from fumehood.settings import Settings
 from fumehood.store.database import Database, Transaction
 from fumehood.store.sessions import SessionRow, SessionStatus
@@ -86,6 +87,7 @@ class Sessions:
         self._hibernation = hibernation
         self._certificates = certificates
         self._file_systems = file_systems
+        self._shares = Shares(host, lifecycle)
         self._invocations = Invocations(settings.call_memory_seconds)
         self._closing = False
 
@@ -310,6 +312,7 @@ class Sessions:
     ) -> SessionRow:
         """The row of a session whose start by `bring_up` this begins, or of the one that an earlier call started."""
         self._host.require_room()
+        await self._shares.require(call.principal.account_id)
         row = self._new_row(call, new_ulid(), origin, kind, None)
         earlier = await self._add_row(call, row)
         if earlier is None:

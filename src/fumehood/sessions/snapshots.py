@@ -69,6 +69,16 @@ class Snapshots:
                     raise QuotaExceededError(
                         f"The account has {count} snapshots, and may have {self._settings.snapshots_max}. Delete some."
                     )
+                taken = await transaction.snapshots.bytes_of(row.account_id)
+                most = self._settings.snapshots_max_bytes
+                if most is None:
+                    # The rest is for sessions that hibernate, and for other accounts.
+                    most = self._settings.images_max_bytes // 2
+                if taken + saved.size_bytes > most:
+                    raise QuotaExceededError(
+                        f"The account's snapshots take {taken} bytes and may take {most}: {saved.size_bytes} more do "
+                        "not fit. Delete some."
+                    )
                 await transaction.snapshots.add(snapshot)
         except BaseException:
             await asyncio.shield(self._host.remove_image(saved.image_id))
