@@ -99,7 +99,7 @@ class Hibernation:
         self._looking: dict[str, asyncio.Task[None]] = {}
         self._asking = asyncio.Semaphore(_ASKED_AT_ONCE)
         self._saving = asyncio.Lock()
-        self._has_disk = True
+        self._without_room: set[str] = set()
         self._watch = Repeated(self._look_after, _TICK_SECONDS, "idle sessions could not be looked after")
 
     def watch(self) -> None:
@@ -269,6 +269,7 @@ class Hibernation:
     async def _look_after(self) -> None:
         known = {live.row.id for live in self._lifecycle.live}
         self._looks = {session_id: look for session_id, look in self._looks.items() if session_id in known}
+        self._without_room &= known
         self._look_at_idle()
         await self._relieve()
 
@@ -278,18 +279,19 @@ class Hibernation:
             return
         if await self._host.drop_pooled():
             return
-        for live in await self._quiet_ones():
-            with suppress(*_FAILURES):
-                if self._has_room_for(live) and await self.hibernate(live):
-                    return
+        idlest = self._idlest_first()
+        for first in range(0, len(idlest), _ASKED_AT_ONCE):
+            for live in await self._quiet_of(idlest[first : first + _ASKED_AT_ONCE]):
+                with suppress(*_FAILURES):
+                    if self._has_room_for(live) and await self.hibernate(live):
+                        return
+            if self._host.memory.share >= _END_LARGEST_FROM:
+                break
         if self._host.memory.share >= _END_LARGEST_FROM:
             await self._end_largest()
 
-    async def _quiet_ones(self) -> list[LiveSession]:
-        """The sessions that say at once that nothing runs in them, the idlest first; not all are asked."""
-        asked = self._idlest_first()[:_ASKED_AT_ONCE]
-        if not asked:
-            return []
+    async def _quiet_of(self, asked: list[LiveSession]) -> list[LiveSession]:
+        """Those of the sessions that say soon that nothing runs in them, in the same order."""
         answers = [asyncio.ensure_future(self._is_quiet(live)) for live in asked]
         try:
             await asyncio.wait(answers, timeout=_ANSWER_SECONDS)
@@ -339,11 +341,11 @@ class Hibernation:
             has_room = self._host.can_save(sandbox_of(live))
         except SandboxLostError:
             return False
-        if self._has_disk and not has_room:
-            log.warning(
-                "idle sessions are not hibernated: the disk has no room for their images", session_id=live.row.id
-            )
-        self._has_disk = has_room
+        if has_room:
+            self._without_room.discard(live.row.id)
+        elif live.row.id not in self._without_room:
+            self._without_room.add(live.row.id)
+            log.warning("an idle session is not hibernated: the disk has no room for it", session_id=live.row.id)
         return has_room
 
     def _idlest_first(self) -> list[LiveSession]:
