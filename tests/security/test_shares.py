@@ -10,6 +10,7 @@ from fumehood.settings import GIB
 from tests.security.conftest import add_stranger
 from tests.service import Session, service
 from tests.signing import Caller
+from tests.waiting import wait_until
 
 _MEMORY_BYTES = 4 * GIB
 _PIECE_BYTES = 64 * 1024 * 1024
@@ -23,17 +24,20 @@ _SETTINGS = {
 def test_an_account_that_holds_most_memory_leaves_what_is_left_of_it_to_others(tmp_path: Path) -> None:
     with service(tmp_path / "data", _SETTINGS) as server:
         client, caller = server.client(), Caller(server)
-        greedy = Session(client)
+        idle, greedy = Session(client), Session(client)
+        idle.run("y = 7")
         _keep_awake(greedy)
         greedy.run("held = []")
-        while _used(caller) < 0.81 * _MEMORY_BYTES:
-            greedy.run(f"held.append(bytearray({_PIECE_BYTES})); held[-1][::4096] = b'x' * {_PIECE_BYTES // 4096}")
+        _fill(greedy, caller)
+        # Long before it would be for its idleness alone.
+        wait_until(lambda: _state(caller, idle) == "hibernated", "the idle one to give its memory back", 60)
         # As long as there is nobody else, all of it is for whoever comes.
         more = Session(client)
         more.stop()
         stranger = add_stranger(server)
         modest = Session(stranger)
         _keep_awake(modest)
+        _fill(greedy, caller)
         with pytest.raises(ClientError) as refused:
             Session(client)
         assert refused.value.response["Error"]["Code"] == "ThrottlingException"
@@ -42,13 +46,24 @@ def test_an_account_that_holds_most_memory_leaves_what_is_left_of_it_to_others(t
         assert another.run("print(1)")["structuredContent"]["stdout"] == "1"
         greedy.stop()
         again = Session(client)
-        for session in (modest, another, again):
+        assert idle.run("print(y)")["structuredContent"]["stdout"] == "7"
+        for session in (idle, modest, another, again):
             session.stop()
 
 
 def _keep_awake(session: Session) -> None:
     """Idle sessions are hibernated where memory is short."""
     session.invoke("startCommandExecution", command="sleep 1000")
+
+
+def _fill(session: Session, caller: Caller) -> None:
+    """Have it hold so much memory that there is little left of all sandboxes'."""
+    while _used(caller) < 0.81 * _MEMORY_BYTES:
+        session.run(f"held.append(bytearray({_PIECE_BYTES})); held[-1][::4096] = b'x' * {_PIECE_BYTES // 4096}")
+
+
+def _state(caller: Caller, session: Session) -> str:
+    return json.loads(caller.call("GET", f"/fumehood/v1/sessions/{session.id}").body)["state"]
 
 
 def _used(caller: Caller) -> int:
