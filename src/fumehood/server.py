@@ -43,6 +43,7 @@ from fumehood.network.policy import Mode, Network
 from fumehood.network.uplink import NetworkUnavailableError
 from fumehood.operator_files import OperatorFiles
 from fumehood.quotas import Rates
+from fumehood.repeated import Repeated
 from fumehood.sandbox import machine, trust
 from fumehood.sandbox.admission import Admission
 from fumehood.sandbox.contract import GuestStream, Isolation, NoNetworkError, SandboxSpec
@@ -55,6 +56,7 @@ from fumehood.sandbox.template.available import Templates
 from fumehood.sandbox.template.catalog import Template
 from fumehood.sandbox.warm import WarmImages
 from fumehood.sessions.control import Control
+from fumehood.sessions.disk import DiskWatch
 from fumehood.sessions.health import Health
 from fumehood.sessions.hibernation import Hibernation
 from fumehood.sessions.lifecycle import Lifecycle
@@ -173,8 +175,13 @@ async def _running(settings: Settings, files: OperatorFiles, template: Template)
     database = await Database.open(settings.database)
     try:
         embedded = EmbeddedS3(settings.data / "s3")
+        admission = Admission(memory_bytes, engine.memory_used, settings.data, settings.disk_reserve_bytes)
         gateway = Gateway(
-            settings, files.roles.find, embedded, session_keys.installation_key(settings.data / "session-key")
+            settings,
+            files.roles.find,
+            embedded,
+            session_keys.installation_key(settings.data / "session-key"),
+            admission.require_disk,
         )
         store = ImageStore(settings.data / "images", settings.data / "image-key", settings.images_max_bytes)
         host = Host(
@@ -182,10 +189,11 @@ async def _running(settings: Settings, files: OperatorFiles, template: Template)
             isolation,
             WarmImages(engine, settings.data / "warm"),
             States(store, settings.data / "checkpoints", isolation),
-            Admission(memory_bytes, engine.memory_used, settings.data, settings.disk_reserve_bytes),
+            admission,
             partial(_sandbox_spec, template.guest, settings, gateway),
             settings.pool_min,
             settings.pool_max,
+            settings.pool_life_seconds,
         )
         lifecycle = Lifecycle(database, host, host.remove_image)
         networks.find_sessions(partial(_session_id, lifecycle))
@@ -229,17 +237,20 @@ async def _running(settings: Settings, files: OperatorFiles, template: Template)
         controls = SessionControls(Control(sessions, host, hibernation, isolation), snapshots)
         pool = PoolState(partial(_pool_summaries, host), partial(_memory_summary, host))
         extension = Api(endpoint, authorise, extension_routes(transfers, choices, controls, pool))
-        purging = asyncio.ensure_future(_purge_for_ever(database, interpreters, settings))
-        sweeping = asyncio.ensure_future(snapshots.sweep_for_ever())
+        repeated = [
+            Repeated(partial(_purge, database, interpreters, settings), _PURGE_SECONDS, "what is old was not purged"),
+            snapshots.sweeping,
+            Health(host, lifecycle, settings.health_check_seconds).watching,
+            DiskWatch(host, lifecycle).watching,
+        ]
+        for each in repeated:
+            each.start()
         hibernation.watch()
-        health = Health(host, lifecycle, settings.health_check_seconds)
-        health.watch()
         try:
             yield Fumehood(settings, isolation, endpoint, extension, sessions)
         finally:
-            purging.cancel()
-            sweeping.cancel()
-            await health.close()
+            for each in repeated:
+                await each.close()
             await hibernation.close()
             await sessions.close()
             await host.close(leave_running=settings.keep_sessions)
@@ -451,14 +462,9 @@ def _host_id(data: Path) -> str:
     return host_id
 
 
-async def _purge_for_ever(database: Database, interpreters: Interpreters, settings: Settings) -> None:
-    while True:
-        try:
-            await purge(database, settings)
-            await interpreters.purge()
-        except Exception:
-            log.exception("what is past its retention could not be purged; it will be tried again")
-        await asyncio.sleep(_PURGE_SECONDS)
+async def _purge(database: Database, interpreters: Interpreters, settings: Settings) -> None:
+    await purge(database, settings)
+    await interpreters.purge()
 
 
 def _log_call(record: CallRecord) -> None:

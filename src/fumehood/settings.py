@@ -193,12 +193,16 @@ class Settings(BaseSettings):
     pool_max: int = Field(
         default=8, ge=0, description="sandboxes that are ready at most, however many were asked for lately; 0 for none"
     )
+    pool_life_seconds: float = Field(
+        default=600.0, ge=10, description="how long a ready sandbox outlives a server that was killed"
+    )
     memory_bytes: Bytes | None = Field(
         default=None,
         description="memory of all sandboxes together; the machine's, less a tenth and at least 1 GiB, if not given",
     )
     disk_reserve_bytes: Bytes = Field(
-        default=2 * GIB, description="disk that sandboxes leave free for the database and all else"
+        default=2 * GIB,
+        description="disk that sandboxes leave free for the database and all else; below half of it sessions are ended",
     )
     keep_sessions: bool = Field(
         default=False,
@@ -221,6 +225,9 @@ class Settings(BaseSettings):
         default=7 * 86_400, ge=60, description="how long a snapshot is kept where the request names no time"
     )
     snapshots_max: int = Field(default=1_000, description="snapshots in an account")
+    snapshots_max_bytes: Bytes | None = Field(
+        default=None, description="disk for an account's snapshots; half of FUMEHOOD_IMAGES_MAX_BYTES, if not given"
+    )
     health_check_seconds: float = Field(
         default=30.0, gt=0, description="how often each sandbox is asked whether it still answers"
     )

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -566,3 +566,28 @@ async def test_a_process_killed_at_any_moment_of_a_start_leaves_what_can_be_clea
     # And nothing comes up later: whoever was on the way to start it has ended.
     async with machine.sandbox() as sandbox:
         assert await sh(sandbox, "echo works") == "works\n"
+
+
+async def test_what_a_sandbox_takes_of_the_machine_s_disk_is_known_and_none_of_its_processes_holds_it(
+    machine: Machine,
+) -> None:
+    async with machine.sandbox() as sandbox:
+        before = await sandbox.usage()
+        assert 0 < before.disk_bytes < 64 * 1024 * 1024
+        await sh(sandbox, "head -c 200M /dev/zero > file")
+        taken = (await sandbox.usage()).disk_bytes
+        assert taken >= before.disk_bytes + 200_000_000
+        assert sandbox.state_bytes_max() > taken
+        held = {pid: _open_files(pid) for pid in sandbox_processes(machine.data)}
+        [keeper] = [pid for pid, names in held.items() if any("disk.img" in name for name in names)]
+        assert "supervise.sh" in sandbox_processes(machine.data)[keeper]
+    await machine.until_nothing_is_left()
+
+
+def _open_files(pid: int) -> set[str]:
+    found: set[str] = set()
+    with suppress(OSError):
+        for descriptor in Path("/proc", str(pid), "fd").iterdir():
+            with suppress(OSError):
+                found.add(str(descriptor.readlink()))
+    return found

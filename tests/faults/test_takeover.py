@@ -1,8 +1,10 @@
 """After a server has died its sessions go on with the next one: what was in them, what ran in them, and their ends."""
 
+import json
 import os
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from fumehood.ids import new_ulid
 from tests.faults.conftest import INTERPRETER, Background, Servers, code_of, refusal, running_call, status_of
 from tests.host_traces import sandbox_processes
 from tests.service import Service, Session
+from tests.signing import Caller
 from tests.waiting import wait_until
 
 _PATIENT = {"total_max_attempts": 30, "mode": "standard"}
@@ -285,3 +288,80 @@ def test_what_is_frozen_and_no_session_s_any_more_does_not_hold_up_the_next_serv
     client = servers.start().client()
     assert "has expired" in refusal(session, client)
     servers.wait_until_nothing_is_left()
+
+
+# What watches a sandbox from within and from beside it
+
+
+def _out_of_memory(session: Session) -> None:
+    """A command in it that takes all memory is ended by the agent's watch, and told why: sandbox and kernel live."""
+    result = session.sh("echo before; tail /dev/zero")["structuredContent"]
+    assert (result["exitCode"], result["stdout"]) == (137, "before\n")
+    assert "memory ran out" in result["stderr"]
+    assert session.run("print(x)")["structuredContent"]["stdout"] == "42"
+
+
+def test_who_takes_all_memory_is_ended_as_ever_after_a_hibernation_and_after_a_takeover(servers: Servers) -> None:
+    server = servers.start()
+    session = Session(server.client(read_timeout=120))
+    session.run("x = 42")
+    assert Caller(server).call("POST", f"/fumehood/v1/sessions/{session.id}/pause").status == 200
+    wait_until(lambda: not servers.traces(), "its sandbox gone")
+    _out_of_memory(session)
+    session.client = _killed_and_started_again(servers, server).client(read_timeout=120)
+    _out_of_memory(session)
+    assert status_of(session.client, session.id) == "READY"
+    session.stop()
+    servers.wait_until_nothing_is_left()
+
+
+def test_what_waits_in_the_pool_ends_by_itself_when_its_server_was_killed_and_no_other_comes(servers: Servers) -> None:
+    server = servers.start(FUMEHOOD_POOL_MIN="1", FUMEHOOD_POOL_MAX="1", FUMEHOOD_POOL_LIFE_SECONDS="15")
+    caller = Caller(server)
+    wait_until(lambda: json.loads(caller.call("GET", "/fumehood/v1/pool").body)["pools"][0]["ready"] == 1, "one", 120)
+    server.kill()
+    assert servers.traces()
+    servers.wait_until_nothing_is_left(90)
+
+
+def test_what_waits_in_the_pool_lives_on_past_its_life_while_its_server_does(servers: Servers) -> None:
+    server = servers.start(FUMEHOOD_POOL_MIN="1", FUMEHOOD_POOL_MAX="1", FUMEHOOD_POOL_LIFE_SECONDS="10")
+    caller = Caller(server)
+    wait_until(lambda: json.loads(caller.call("GET", "/fumehood/v1/pool").body)["pools"][0]["ready"] == 1, "one", 120)
+    [waiting] = (servers.data / "sandboxes").iterdir()
+    over = time.monotonic() + 15
+    wait_until(lambda: time.monotonic() > over, "the end of its first life")
+    assert waiting.is_dir()
+    server.stop()
+    servers.wait_until_nothing_is_left()
+
+
+def test_a_sandbox_that_is_slow_to_answer_keeps_no_other_from_its_hibernation(servers: Servers) -> None:
+    server = servers.start(FUMEHOOD_HEALTH_CHECK_SECONDS="600", FUMEHOOD_HIBERNATE_AFTER_SECONDS="2")
+    slow = [Session(server.client()) for _ in range(5)]
+    for session in slow:
+        # Until they are frozen.
+        session.invoke("startCommandExecution", command="sleep 1000")
+    frozen = _freeze_boots(servers)
+    try:
+        other = Session(server.client())
+        other.run("x = 42")
+        images = servers.data / "images"
+        # Each of the others is asked before it, with ten seconds to answer, and more than once.
+        wait_until(lambda: images.is_dir() and any(_is_image(path) for path in images.iterdir()), "its image", 60)
+        assert len(_running(servers, frozen)) == len(frozen)
+    finally:
+        for pid in frozen:
+            os.kill(pid, signal.SIGCONT)
+    assert other.run("print(x)")["structuredContent"]["stdout"] == "42"
+    for session in (*slow, other):
+        session.stop()
+    servers.wait_until_nothing_is_left()
+
+
+def _is_image(path: Path) -> bool:
+    return not path.name.startswith(".")
+
+
+def _running(servers: Servers, pids: list[int]) -> list[int]:
+    return [pid for pid in pids if pid in sandbox_processes(servers.data)]

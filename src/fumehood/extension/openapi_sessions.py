@@ -37,6 +37,10 @@ _SESSION = {
         "endDetail": _NULLABLE_TEXT,
         "cpuSeconds": {"type": "number", "description": "processor time of all its sandboxes"},
         "memoryBytes": {"type": "integer", "description": "held now"},
+        "diskBytes": {
+            "type": "integer",
+            "description": "what its disk takes of the machine's now: what was removed in it may still take as much",
+        },
         "peak": {"type": "object", "properties": {"memoryBytes": {"type": "integer"}}},
         "image": {
             "type": ["object", "null"],

@@ -13,6 +13,7 @@ import signal
 import string
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,6 +31,8 @@ _BUFFERED_PARTS = "128M"
 _SOCKET_NAME_BYTES_MAX = 107
 _PR_SET_PDEATHSIG = 1
 _prctl = ctypes.CDLL(None).prctl
+RequireDisk = Callable[[int, str], None]
+"""ThrottledError, with the figures, if the disk that this S3 is on has no room for so many bytes of something."""
 _LETTERS = string.ascii_letters + string.digits
 log = structlog.get_logger()
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from fumehood.gateway.embedded import EmbeddedS3
+from fumehood.gateway.embedded import EmbeddedS3, RequireDisk
 from fumehood.gateway.role_session import RoleSession
 from fumehood.identity.roles import Role
 from fumehood.sandbox.contract import GuestStream
@@ -32,12 +32,14 @@ class Gateway:
         find_role: Callable[[str], Role | None],
         embedded: EmbeddedS3,
         installation_key: bytes,
+        require_disk: RequireDisk,
     ) -> None:
         """`find_role` gives the role of an ARN; keys of sessions are derived from `installation_key`."""
         self._settings = settings
         self._find_role = find_role
         self._embedded = embedded
         self._installation_key = installation_key
+        self._require_disk = require_disk
         self._loading: asyncio.Future[Requests] | None = None
         self._streams = 0
 
@@ -74,4 +76,4 @@ class Gateway:
     def _load(self) -> "Requests":
         from fumehood.gateway.requests import requests_of
 
-        return requests_of(self._settings, self._find_role, self._embedded, self._installation_key)
+        return requests_of(self._settings, self._find_role, self._embedded, self._installation_key, self._require_disk)

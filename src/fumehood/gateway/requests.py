@@ -2,7 +2,7 @@
 
 import hmac
 import json
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -13,11 +13,12 @@ from fumehood import clock
 from fumehood.aws.sigv4 import S3, Pending, RequestHead, begin
 from fumehood.aws.wire_errors import AuthenticationError
 from fumehood.calls import KeyRecord
+from fumehood.errors import ThrottledError
 from fumehood.gateway import key_lists, session_keys
 from fumehood.gateway.bodies import Upload
 from fumehood.gateway.credentials import RealCredentials
 from fumehood.gateway.decisions import Permission, deletion, listing, needed
-from fumehood.gateway.embedded import EmbeddedS3
+from fumehood.gateway.embedded import EmbeddedS3, RequireDisk
 from fumehood.gateway.errors import S3Error, access_denied, invalid_argument, single_header, unauthenticated
 from fumehood.gateway.http import Answer, Body, Connection
 from fumehood.gateway.inside import CREDENTIALS_PATH, HOSTS
@@ -34,6 +35,8 @@ from fumehood.settings import Settings
 
 _XML = ("content-type", "application/xml")
 _READS = frozenset({"GetObject", "HeadObject"})
+_COPY_BYTES_MAX = 5 * 1024**3
+"""The largest object that one request may copy."""
 _MISSING = frozenset({"NoSuchKey", "NotFound"})
 Context = dict[str, tuple[str, ...]]
 log = structlog.get_logger()
@@ -96,14 +99,19 @@ class Requests:
         installation_key: bytes,
         region: str,
         clock_skew_seconds: int,
+        require_disk: RequireDisk,
     ) -> None:
-        """`region` is where clients inside are told that they are, whatever the upstream's."""
+        """`region` is where clients inside are told that they are, whatever the upstream's.
+
+        `require_disk` is asked about all that is to be kept in fumehood's own S3.
+        """
         self._find_role = find_role
         self._credentials = credentials
         self._places = places
         self._installation_key = installation_key
         self._region = region
         self._clock_skew_seconds = clock_skew_seconds
+        self._require_disk = require_disk
         self._addresses: dict[Upstream, str] = {}
 
     async def serve(self, session: RoleSession, stream: GuestStream) -> None:
@@ -224,7 +232,7 @@ class Requests:
 
     async def _store(self, use: _Use, operation: Operation, upload: Upload) -> Answer:
         """PutObject and UploadPart: the body goes through as it comes."""
-        pieces = upload.pieces() if upload.length else b""
+        pieces = self._kept(use, upload.pieces(), upload.length) if upload.length else b""
         if not upload.length:
             await _nothing(upload)
         async with self._ask(use, operation, pieces, upload.length) as reply:
@@ -255,15 +263,15 @@ class Requests:
             if source.length is None:
                 raise unexpected("it does not say how long an object is")
 
-            async def pieces() -> AsyncGenerator[bytes]:
-                async for piece in source.pieces():
-                    yield piece
-
-            async with self._ask(use, writing, pieces(), source.length) as reply:
+            pieces = self._kept(use, source.pieces(), source.length)
+            async with self._ask(use, writing, pieces, source.length) as reply:
                 return Answer(200, [_XML], key_lists.write_copied(reply.headers.get("etag", ""), clock.now()))
 
     async def _whole(self, use: _Use, operation: Operation, body: bytes = b"") -> Answer:
         """An operation whose answer is short."""
+        if operation.name == "CopyObject":
+            # How much it is only upstream knows.
+            self._require_room(use, _COPY_BYTES_MAX)
         try:
             async with self._ask(use, operation, body) as reply:
                 content = await reply.read()
@@ -277,6 +285,26 @@ class Requests:
                 return Answer(reply.status, [*reply.headers.items()], content)
         except S3Error as error:
             raise self._hidden(use, operation, error) from None
+
+    def _kept(self, use: _Use, pieces: AsyncIterator[bytes], length: int) -> AsyncGenerator[bytes]:
+        """An object's bytes on their way. S3Error, now or on the way, if the disk has no room for them (any more)."""
+        self._require_room(use, length)
+
+        async def checked() -> AsyncGenerator[bytes]:
+            async for piece in pieces:
+                # Many may be under way: that each had room when it began says little of them all.
+                self._require_room(use, len(piece))
+                yield piece
+
+        return checked()
+
+    def _require_room(self, use: _Use, size_bytes: int) -> None:
+        """S3Error if fumehood's own S3, on the disk of sessions and database, has no room for so much."""
+        if isinstance(use.role.credentials, EmbeddedStore):
+            try:
+                self._require_disk(size_bytes, "The object")
+            except ThrottledError as error:
+                raise S3Error("InsufficientStorage", 507, error.message) from None
 
     def _hidden(self, use: _Use, operation: Operation, error: S3Error) -> S3Error:
         """As in S3, only who may list a bucket is told that it has no such key."""
@@ -321,7 +349,11 @@ class Requests:
 
 
 def requests_of(
-    settings: Settings, find_role: Callable[[str], Role | None], embedded: EmbeddedS3, installation_key: bytes
+    settings: Settings,
+    find_role: Callable[[str], Role | None],
+    embedded: EmbeddedS3,
+    installation_key: bytes,
+    require_disk: RequireDisk,
 ) -> Requests:
     """The requests that the settings describe; those of roles with `EmbeddedStore` go to `embedded`."""
     return Requests(
@@ -331,6 +363,7 @@ def requests_of(
         installation_key,
         settings.region,
         settings.clock_skew_seconds,
+        require_disk,
     )
 
 

@@ -6,8 +6,8 @@ what one like it takes until it is up, and from then on what the group above all
 
 import asyncio
 import shutil
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,8 @@ _EXPECTED_BYTES = 160 * MIB
 """What a sandbox with the usual libraries takes once it is up, a little more than measured."""
 _REFUSE_FROM = 0.90
 """Share of the memory budget beyond which nothing more is started; the rest is for what already runs."""
+_END_BELOW = 0.5
+"""Share of the disk's reserve below which sessions are ended."""
 RELIEVE_FROM = 0.80
 """Share of a budget beyond which idle sessions are hibernated."""
 
@@ -53,6 +55,7 @@ class Admission:
         self._turns = asyncio.Semaphore(STARTS_AT_ONCE)
         self._starting = 0
         self._waiting = 0
+        self._held_bytes = 0
 
     @property
     def memory(self) -> Budget:
@@ -62,6 +65,35 @@ class Admission:
     def disk_free_bytes(self) -> int:
         """What sandboxes may still write before they would touch the reserve of database and audit; negative beyond."""
         return shutil.disk_usage(self._folder).free - self._disk_reserve_bytes
+
+    @property
+    def disk_lacking_bytes(self) -> int:
+        """What must be free again before sessions need not give way; 0 if they need not."""
+        return max(int(-self._disk_reserve_bytes * (1 - _END_BELOW)) - self.disk_free_bytes(), 0)
+
+    def require_disk(self, size_bytes: int, what: str) -> None:
+        """ThrottledError, with the figures, if there is no room for so much beyond the reserve."""
+        self._require_disk(size_bytes, self.disk_free_bytes(), what)
+
+    @contextmanager
+    def hold_disk(self, size_bytes: int) -> Generator[None]:
+        """Hold so much for a state that is written meanwhile, beside those that others write. Errors as `require_disk`.
+
+        Only they respect it: what is held may be far more than is written, and keeps nobody from anything else.
+        """
+        self._require_disk(size_bytes, self.disk_free_bytes() - self._held_bytes, "The state of the session")
+        self._held_bytes += size_bytes
+        try:
+            yield
+        finally:
+            self._held_bytes -= size_bytes
+
+    def _require_disk(self, size_bytes: int, room: int, what: str) -> None:
+        if size_bytes > room:
+            raise ThrottledError(
+                f"{what} may take {_gib(size_bytes)} of disk, and this machine has {_gib(max(room, 0))} for it beyond "
+                f"its reserve of {_gib(self._disk_reserve_bytes)}. Try again later."
+            )
 
     @property
     def is_idle(self) -> bool:

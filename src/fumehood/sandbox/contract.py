@@ -91,6 +91,8 @@ class Usage:
     cpu_seconds: float
     memory_bytes: int
     memory_peak_bytes: int
+    disk_bytes: int = 0
+    """What its disk takes of the machine's now: not what code in it sees as used, which may be less."""
 
 
 @dataclass(frozen=True)
@@ -201,6 +203,10 @@ class Sandbox(Protocol):
 
     async def usage(self) -> Usage:
         """What it has used so far."""
+        ...
+
+    def state_bytes_max(self) -> int:
+        """What a checkpoint of it would take on disk at most, as it is now."""
         ...
 
     async def pause(self) -> None:

@@ -507,7 +507,11 @@ class GvisorSandbox:
 
     async def usage(self) -> Usage:
         """As `Sandbox.usage`."""
-        return limits.read_usage(self._group)
+        return replace(limits.read_usage(self._group), disk_bytes=self._keeper.disk_bytes())
+
+    def state_bytes_max(self) -> int:
+        """As `Sandbox.state_bytes_max`."""
+        return limits.working_set(self._group) + self._keeper.disk_bytes()
 
     async def pause(self) -> None:
         """As `Sandbox.pause`."""

@@ -112,8 +112,9 @@ class Host:
         make_spec: Callable[[str, StartSandbox], SandboxSpec],
         pool_min: int = 0,
         pool_max: int = 0,
+        pool_life_seconds: float = LIFE_SECONDS,
     ) -> None:
-        """`isolation` is what the engine's probe found; `pool_min` and `pool_max` are as `Pools` has them."""
+        """`isolation` is what the engine's probe found; what begins with `pool_` is as `Pools` has it."""
         self._engine = engine
         self._isolation = isolation
         self._images = images
@@ -122,7 +123,10 @@ class Host:
         self._make_spec = make_spec
         self._sandboxes: dict[str, Sandbox] = {}
         self._serve: ServeGuest | None = None
-        self._pools = Pools[SandboxKind](self._make_for_pool, self._has_room_for_pool, pool_min, pool_max)
+        self._pool_life_seconds = pool_life_seconds
+        self._pools = Pools[SandboxKind](
+            self._make_for_pool, self._has_room_for_pool, pool_min, pool_max, life_seconds=pool_life_seconds
+        )
         self._cleaning: set[asyncio.Task[None]] = set()
         self._closing = False
 
@@ -142,7 +146,9 @@ class Host:
 
     def take_ready(self, kind: SandboxKind) -> Started | None:
         """A sandbox of the pool, if one is ready: it is the caller's, who gives it its life or stops it."""
-        sandbox = None if self._closing else self._pools.take(kind)
+        if self._closing or self._admission.disk_free_bytes() <= 0:
+            return None
+        sandbox = self._pools.take(kind)
         return None if sandbox is None else self._started(sandbox, StartedFrom.POOL)
 
     async def start(self, request: StartSandbox) -> Started:
@@ -200,7 +206,7 @@ class Host:
     # The pool
 
     async def _make_for_pool(self, kind: SandboxKind) -> Sandbox:
-        request = StartSandbox(kind, LIFE_SECONDS)
+        request = StartSandbox(kind, self._pool_life_seconds)
         # Cold ones are not worth keeping ready; where no checkpoint can be made, they are all there is.
         await self._images.ensure(self._make_spec("", request), self._isolation)
         async with self._admission.start():
@@ -315,7 +321,8 @@ class Host:
 
         The image is good for `life_seconds`.
 
-        ImageError if that fails: nothing is left of the image then, and the sandbox is as it was.
+        ImageError if that fails, ThrottledError if the disk has no room for it: nothing is left of the image then, and
+        the sandbox is as it was.
         """
         sandbox = self._sandbox(sandbox_id)
         in_use = await self.mounts_in_use(sandbox_id)
@@ -325,11 +332,18 @@ class Host:
                 "a file, a mapped file, a folder, or a program that runs."
             )
         base = await self._images.find(sandbox.spec, self._isolation)
-        return await self._states.save(sandbox, base, session_id, account_id, life_seconds)
+        with self._admission.hold_disk(_saving_bytes(sandbox)):
+            return await self._states.save(sandbox, base, session_id, account_id, life_seconds)
+
+    def can_save(self, sandbox_id: str) -> bool:
+        """Whether the disk has room for a sandbox's state."""
+        return _saving_bytes(self._sandbox(sandbox_id)) <= self._admission.disk_free_bytes()
 
     async def load(self, image_id: str, account_id: str, request: StartSandbox, *, as_clone: bool) -> Started:
         """Start a sandbox with the state in an image. Errors as of `start`; ImageError if the image is no good."""
+        state_bytes = await self._states.state_bytes(image_id)
         async with self._admission.start():
+            self._admission.require_disk(state_bytes, "The state of the session")
             self._require_open()
             spec = self._make_spec(new_ulid(), request)
             image = self._states.loaded(image_id, account_id, spec)
@@ -363,6 +377,11 @@ class Host:
         """As `Admission.disk_free_bytes`."""
         return self._admission.disk_free_bytes()
 
+    @property
+    def disk_lacking_bytes(self) -> int:
+        """As `Admission.disk_lacking_bytes`."""
+        return self._admission.disk_lacking_bytes
+
     async def close(self, *, leave_running: bool = False) -> None:
         """End every sandbox, or let go of those of sessions for the next server; none can be started afterwards."""
         self._closing = True
@@ -381,6 +400,11 @@ class Host:
         if sandbox is None:
             raise SandboxLostError("the sandbox has ended", EndReason.HOST_LOST)
         return sandbox
+
+
+def _saving_bytes(sandbox: Sandbox) -> int:
+    """What writing a state takes at most: the checkpoint, and the image of it, which may be as large."""
+    return 2 * sandbox.state_bytes_max()
 
 
 async def _rehearse(sandbox: Sandbox) -> None:

@@ -15,6 +15,7 @@ from typing import Self
 GRACE_SECONDS = 30
 """How much longer than it should a sandbox may live whose agent does not end it."""
 _PR_SET_CHILD_SUBREAPER = 36
+_BLOCK_BYTES = 512
 _prctl = ctypes.CDLL(None).prctl
 
 
@@ -88,6 +89,27 @@ class Keeper:
             # It sleeps until the one it knows, and looks again then: waking it costs more than all else here.
             if _write_deadline(self._folder, life_seconds) < before:
                 os.kill(self.pid, signal.SIGUSR1)
+
+    def disk_bytes(self) -> int:
+        """What the sandbox's disk takes of the machine's, or will once all is written that waits in memory.
+
+        0 if there is none, or none that can be seen.
+        """
+        image, process = str(self._folder / "disk.img"), Path("/proc", str(self.pid))
+        with suppress(OSError):
+            for descriptor in (process / "fd").iterdir():
+                # Its name is gone, which the link says behind it.
+                if str(descriptor.readlink()).startswith(image):
+                    taken = descriptor.stat().st_blocks * _BLOCK_BYTES
+                    return max(taken, self._used_inside(process / "root" / self._folder.relative_to("/") / "disk"))
+        return 0
+
+    def _used_inside(self, mounted: Path) -> int:
+        if mounted.stat().st_dev == self._folder.stat().st_dev:
+            # Not mounted any more: it would be the machine's own.
+            return 0
+        status = os.statvfs(mounted)
+        return (status.f_blocks - status.f_bfree) * status.f_frsize
 
     def go_on(self) -> None:
         """Let it run, if it was stopped."""

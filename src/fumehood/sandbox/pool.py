@@ -54,15 +54,18 @@ class Pools(Generic[Kind]):
         smallest: int,
         largest: int,
         *,
-        renew_seconds: float = LIFE_SECONDS / 10,
+        life_seconds: float = LIFE_SECONDS,
+        renew_seconds: float | None = None,
         demand_seconds: float = DEMAND_SECONDS,
     ) -> None:
         """Kinds that are `keep`t have at least `smallest` sandboxes ready; all kinds together at most `largest`.
 
-        What `make` makes ends itself after `LIFE_SECONDS`; those that wait longer are given as much again every
-        `renew_seconds`, which shows too whether they still answer. Starts count as demand for `demand_seconds`.
+        What `make` makes ends itself after `life_seconds`; those that wait longer are given as much again every
+        `renew_seconds` (None: ten times in it), which shows too whether they still answer. Starts count as demand for
+        `demand_seconds`.
         """
-        self._renew_seconds = renew_seconds
+        self._life_seconds = life_seconds
+        self._renew_seconds = renew_seconds or life_seconds / 10
         self._demand_seconds = demand_seconds
         self._renewing: asyncio.Task[None] | None = None
         self._make = make
@@ -203,7 +206,7 @@ class Pools(Generic[Kind]):
         try:
             async with asyncio.timeout(_ANSWER_SECONDS):
                 # One that is taken meanwhile gets its own life after this one: calls arrive in order.
-                await sandbox.set_life(LIFE_SECONDS)
+                await sandbox.set_life(self._life_seconds)
         except (FumehoodError, GuestError, TimeoutError) as error:
             if sandbox in pool.ready:
                 log.warning("a sandbox of the pool does not answer", id=sandbox.spec.sandbox_id, error=str(error))

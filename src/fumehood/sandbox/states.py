@@ -69,6 +69,13 @@ class States:
         except ImageRefusedError as error:
             raise ImageError(str(error)) from error
 
+    async def state_bytes(self, image_id: str) -> int:
+        """What the state in an image takes on disk while a sandbox is started from it. ImageError if it is no good."""
+        try:
+            return (await self._store.find(image_id)).raw_bytes
+        except ImageRefusedError as error:
+            raise ImageError(str(error)) from error
+
     async def has(self, image_id: str) -> bool:
         """Whether there is an image of that id, made here."""
         try:

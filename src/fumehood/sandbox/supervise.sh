@@ -45,6 +45,8 @@ finish() {
         tail -c 2000 "$folder/runsc.log"
     } >"$ended.new"
     mv "$ended.new" "$ended"
+    # What was not written to the machine's disk yet never is: it could be full.
+    find "$folder/disk" -xdev -mindepth 1 -delete 2>/dev/null
     umount -l "$folder/disk" 2>/dev/null
     for controller in "$groups"/*/ "$groups"/; do
         [ -d "$controller$cgroup" ] && rmdir "$controller$cgroup" 2>/dev/null
@@ -56,6 +58,7 @@ finish() {
 # Becomes the sandbox's command, in its network.
 command_in_network() {
     local side lock mask
+    exec {disk}<&-
     [ "$network" = none ] && exec "$@"
     IFS=, read -r side lock mask <<<"$network"
     exec {lock}<&-
@@ -68,6 +71,7 @@ command_in_network() {
 # What may outlive this keeper holds nothing of the network.
 without_network() {
     local side lock mask
+    exec {disk}<&-
     if [ "$network" != none ]; then
         IFS=, read -r side lock mask <<<"$network"
         exec {side}<&- {lock}<&-
@@ -80,7 +84,9 @@ echo "$$" >"$folder/keeper.pid"
 : >>"$folder/runsc.log"
 cp --sparse=always "$image" "$folder/disk.img" 2>>"$folder/runsc.log" || finish 125
 mount -o loop,nosuid,nodev,noexec "$folder/disk.img" "$folder/disk" 2>>"$folder/runsc.log" || finish 125
-# The mount keeps the image; without a name nothing of it can be left behind.
+# The mount keeps the image; without a name nothing of it can be left behind. Whoever wants to know what it takes of the
+# machine's disk looks at it through this descriptor.
+exec {disk}<"$folder/disk.img"
 rm "$folder/disk.img"
 if [ "$mounts" != none ]; then
     # Only seen here: the template itself is never written to. A link there could lead anywhere on the machine.

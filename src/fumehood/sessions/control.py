@@ -54,6 +54,7 @@ class Control:
             "endDetail": row.end_detail,
             "cpuSeconds": round(used.cpu_seconds, 3),
             "memoryBytes": usage.memory_bytes,
+            "diskBytes": usage.disk_bytes,
             "peak": {"memoryBytes": used.memory_peak_bytes},
             "image": {"sizeBytes": row.image_bytes} if row.status is SessionStatus.HIBERNATED else None,
         }

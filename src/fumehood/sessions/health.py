@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import structlog
 
 from fumehood.errors import SandboxLostError
+from fumehood.repeated import Repeated
 from fumehood.sandbox.contract import EndReason, GuestError, GuestRequest
 from fumehood.sandbox.host import Host
 from fumehood.sessions.lifecycle import Lifecycle, LiveSession
@@ -39,25 +40,8 @@ class Health:
         self._lifecycle = lifecycle
         self._seconds = seconds
         self._silences: dict[str, _Silence] = {}
-        self._watching: asyncio.Task[None] | None = None
-
-    def watch(self) -> None:
-        """Look after the sandboxes from now on, until `close`."""
-        self._watching = asyncio.ensure_future(self._watch_for_ever())
-
-    async def close(self) -> None:
-        """Stop looking."""
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
-
-    async def _watch_for_ever(self) -> None:
-        while True:
-            await asyncio.sleep(self._seconds)
-            try:
-                await self._check_all()
-            except Exception:
-                log.exception("sandboxes could not be looked after; it will be tried again")
+        self.watching = Repeated(self._check_all, seconds, "sandboxes could not be looked after")
+        """To be started, and closed."""
 
     async def _check_all(self) -> None:
         resident = {live.row.sandbox_id: live for live in self._lifecycle.live if live.row.sandbox_id is not None}

@@ -21,20 +21,31 @@ from fumehood.errors import (
     InternalError,
     InvalidRequestError,
     SandboxLostError,
+    ThrottledError,
 )
 from fumehood.network.policy import Network
+from fumehood.repeated import Repeated
 from fumehood.sandbox.admission import RELIEVE_FROM
 from fumehood.sandbox.contract import EndReason, GuestError, GuestRequest, Mount, Sizes, Usage
 from fumehood.sandbox.host import Host, SandboxKind, SavedImage, Started, StartSandbox
 from fumehood.sessions import state
 from fumehood.sessions.ends import spent
-from fumehood.sessions.lifecycle import Lifecycle, LiveSession
+from fumehood.sessions.giving_way import first_to_give_way
+from fumehood.sessions.lifecycle import Lifecycle, LiveSession, sandbox_of
 from fumehood.settings import Settings
 from fumehood.store.database import Database
 from fumehood.store.sessions import SessionRow, SessionStatus, StaleRowError
 
 _TICK_SECONDS = 1.0
 _ASK_SECONDS = 10.0
+_ASKED_AT_ONCE = 16
+"""Sessions that are asked at once whether they are at work."""
+_FRESH_SECONDS = 5.0
+"""How long it holds that one was seen to be quiet."""
+_APART_SECONDS = 0.5
+"""Between two looks that tell whether the processor was used."""
+_ANSWER_SECONDS = 2.0
+"""How long one may take to say so where memory is short."""
 _IMAGE_GRACE_SECONDS = 300.0
 _BUSY_CPU_SHARE = 0.02
 """Share of one processor that a session's processes use while they do nothing to speak of."""
@@ -85,17 +96,23 @@ class Hibernation:
         self._file_systems = file_systems
         self._settings = settings
         self._looks: dict[str, _Look] = {}
-        self._watching: asyncio.Task[None] | None = None
+        self._looking: dict[str, asyncio.Task[None]] = {}
+        self._asking = asyncio.Semaphore(_ASKED_AT_ONCE)
+        self._saving = asyncio.Lock()
+        self._without_room: set[str] = set()
+        self._watch = Repeated(self._look_after, _TICK_SECONDS, "idle sessions could not be looked after")
 
     def watch(self) -> None:
         """Hibernate what is idle from now on, until `close`."""
-        self._watching = asyncio.ensure_future(self._watch_for_ever())
+        self._watch.start()
 
     async def close(self) -> None:
         """Stop watching."""
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
+        await self._watch.close()
+        looking = [*self._looking.values()]
+        for task in looking:
+            task.cancel()
+        await asyncio.gather(*looking, return_exceptions=True)
 
     # Using
 
@@ -184,7 +201,8 @@ class Hibernation:
         """Bring a session into an image and free its sandbox; whether that was done.
 
         It is not done while the session is used: not if it is when this is called, nor if it is used before its
-        sandbox is let go. ImageError, the session as it was, if its state cannot be written.
+        sandbox is let go. ImageError, the session as it was, if its state cannot be written; ThrottledError, the same,
+        if there is no room for it on the disk; NotFoundError if it ends meanwhile.
         """
         async with live.moving:
             if not _may_leave(live):
@@ -196,7 +214,11 @@ class Hibernation:
                 # As long as the session, and some more: an image that expires a moment before it would be a lie.
                 life_seconds = (live.row.deadline_at - clock.now()).total_seconds() + _IMAGE_GRACE_SECONDS
                 saved = await self._host.save(sandbox_id, live.row.id, live.row.account_id, life_seconds)
+            except ThrottledError:
+                raise
             except _FAILURES as error:
+                if live.ending is not None:
+                    raise state.ended(live.row.id, live.end_reason, live.end_detail) from error
                 self.figures.failed += 1
                 log.error("session.not_hibernated", session_id=live.row.id, error=str(error))
                 raise
@@ -244,14 +266,12 @@ class Hibernation:
 
     # Choosing
 
-    async def _watch_for_ever(self) -> None:
-        while True:
-            try:
-                await self._relieve()
-                await self._hibernate_idle()
-            except Exception:
-                log.exception("idle sessions could not be looked after; it will be tried again")
-            await asyncio.sleep(_TICK_SECONDS)
+    async def _look_after(self) -> None:
+        known = {live.row.id for live in self._lifecycle.live}
+        self._looks = {session_id: look for session_id, look in self._looks.items() if session_id in known}
+        self._without_room &= known
+        self._look_at_idle()
+        await self._relieve()
 
     async def _relieve(self) -> None:
         """Where memory is short: give up the pool, then hibernate the idlest, then end the largest."""
@@ -259,35 +279,88 @@ class Hibernation:
             return
         if await self._host.drop_pooled():
             return
-        for live in self._idlest_first():
-            with suppress(*_FAILURES):
-                if await self._is_quiet(live) and await self.hibernate(live):
-                    return
+        idlest = self._idlest_first()
+        for first in range(0, len(idlest), _ASKED_AT_ONCE):
+            for live in await self._quiet_of(idlest[first : first + _ASKED_AT_ONCE]):
+                with suppress(*_FAILURES):
+                    if self._has_room_for(live) and await self.hibernate(live):
+                        return
+            if self._host.memory.share >= _END_LARGEST_FROM:
+                break
         if self._host.memory.share >= _END_LARGEST_FROM:
             await self._end_largest()
 
-    async def _hibernate_idle(self) -> None:
+    async def _quiet_of(self, asked: list[LiveSession]) -> list[LiveSession]:
+        """Those of the sessions that say soon that nothing runs in them, in the same order."""
+        answers = [asyncio.ensure_future(self._is_quiet(live)) for live in asked]
+        try:
+            await asyncio.wait(answers, timeout=_ANSWER_SECONDS)
+        finally:
+            for answer in answers:
+                answer.cancel()
+            told = await asyncio.gather(*answers, return_exceptions=True)
+        return [live for live, is_quiet in zip(asked, told, strict=True) if is_quiet is True]
+
+    def _look_at_idle(self) -> None:
+        """Have each session looked at that has been idle for long enough, and hibernated if it is quiet.
+
+        Each by itself: one that is slow to answer holds up no other.
+        """
         after = self._settings.hibernate_after_seconds
         if after == 0:
             return
         for live in self._idlest_first():
             if clock.monotonic_seconds() - live.used_at < after:
                 return
+            if live.row.id not in self._looking and self._has_room_for(live):
+                self._looking[live.row.id] = asyncio.ensure_future(self._look_at(live))
+
+    async def _look_at(self, live: LiveSession) -> None:
+        try:
             with suppress(*_FAILURES):
-                if await self._is_quiet(live):
-                    await self.hibernate(live)
+                async with self._asking:
+                    is_quiet = await self._is_quiet(live)
+                looked_at = clock.monotonic_seconds()
+                if is_quiet:
+                    # One after another: each takes a processor.
+                    async with self._saving:
+                        if clock.monotonic_seconds() - looked_at < _FRESH_SECONDS or await self._is_idle_still(live):
+                            await self.hibernate(live)
+        except Exception:
+            log.exception("an idle session could not be looked at", session_id=live.row.id)
+        finally:
+            del self._looking[live.row.id]
+
+    async def _is_idle_still(self, live: LiveSession) -> bool:
+        is_idle = clock.monotonic_seconds() - live.used_at >= self._settings.hibernate_after_seconds
+        return is_idle and _may_leave(live) and await self._is_quiet(live)
+
+    def _has_room_for(self, live: LiveSession) -> bool:
+        """Whether the disk has room for the session's image."""
+        try:
+            has_room = self._host.can_save(sandbox_of(live))
+        except SandboxLostError:
+            return False
+        if has_room:
+            self._without_room.discard(live.row.id)
+        elif live.row.id not in self._without_room:
+            self._without_room.add(live.row.id)
+            log.warning("an idle session is not hibernated: the disk has no room for it", session_id=live.row.id)
+        return has_room
 
     def _idlest_first(self) -> list[LiveSession]:
         return sorted((live for live in self._lifecycle.live if _may_leave(live)), key=lambda live: live.used_at)
 
     async def _is_quiet(self, live: LiveSession) -> bool:
         """Whether nothing runs in the session that a hibernation would hold up; known from the second look on."""
-        sandbox_id = live.row.sandbox_id
-        if sandbox_id is None:
-            return False
+        sandbox_id = sandbox_of(live)
         reply = await self._host.call(sandbox_id, GuestRequest("activity"), _ASK_SECONDS, 0)
         now, cpu_seconds = clock.monotonic_seconds(), _number(reply.head.get("cpu_seconds"))
-        before, self._looks[live.row.id] = self._looks.get(live.row.id), _Look(now, cpu_seconds)
+        before = self._looks.get(live.row.id)
+        if before is not None and now - before.at < _APART_SECONDS:
+            # Somebody else has just looked: in so short a time nothing uses much.
+            return False
+        self._looks[live.row.id] = _Look(now, cpu_seconds)
         settings = self._settings
         if not settings.hibernate_with_tasks and reply.head.get("tasks") != 0:
             return False
@@ -302,20 +375,21 @@ class Hibernation:
         return not await self._host.mounts_in_use(sandbox_id)
 
     async def _end_largest(self) -> None:
-        sizes = {
-            live.row.id: (await self._usage(live.row.sandbox_id)).memory_bytes
-            for live in self._lifecycle.live
-            if live.row.sandbox_id is not None and live.ending is None
+        sessions = {live.row.id: live for live in self._lifecycle.live if live.ending is None}
+        taken = {
+            session_id: (await self._usage(live.row.sandbox_id)).memory_bytes
+            for session_id, live in sessions.items()
+            if live.row.sandbox_id is not None
         }
-        largest = max(sizes, key=lambda each: sizes[each], default=None)
-        if largest is not None:
-            memory = self._host.memory
-            log.error("session.ended_for_memory", session_id=largest, bytes=sizes[largest], used=memory.used_bytes)
+        first = first_to_give_way(taken, sessions)
+        if first is not None:
+            memory, size_bytes = self._host.memory, taken[first.row.id]
+            log.error("session.ended_for_memory", session_id=first.row.id, bytes=size_bytes, used=memory.used_bytes)
             detail = (
                 f"this machine's memory for sandboxes was used up ({memory.used_bytes} of {memory.total_bytes} bytes), "
-                f"and it held the most ({sizes[largest]} bytes)"
+                f"and of its account's sessions it held most: {size_bytes} bytes"
             )
-            await self._lifecycle.end(largest, EndReason.QUOTA, detail)
+            await self._lifecycle.end(first.row.id, EndReason.QUOTA, detail)
 
 
 def _may_leave(live: LiveSession) -> bool:

@@ -48,6 +48,13 @@ class LiveSession:
     end_detail: str = ""
 
 
+def sandbox_of(live: LiveSession) -> str:
+    """The sandbox that a session's calls go to. SandboxLostError if it has none."""
+    if live.row.sandbox_id is None:
+        raise SandboxLostError("the session has no sandbox", EndReason.HOST_LOST)
+    return live.row.sandbox_id
+
+
 class Lifecycle:
     """Starts and ends sandboxes of sessions, each at most once, whoever asks and however often."""
 
@@ -286,19 +293,26 @@ class Lifecycle:
         finally:
             if not told.done():
                 told.set_result(None)
+        end = End(reason, detail)
+        if live.moving.locked():
+            # An image of it is in vain from now on, and may be minutes in the making.
+            end = await self._stop_sandbox(live, end)
         # Whoever moves it sees that it ends, and lets go.
         async with live.moving:
+            end = await self._stop_sandbox(live, end)
             row = live.row
-            end = End(reason, detail)
-            if row.sandbox_id is not None:
-                stopped = await self._host.stop(row.sandbox_id, reason)
-                if stopped is not None:
-                    end = End(stopped.reason, stopped.detail or detail, stopped.usage)
             await self._ends.write(row, end)
             if row.image_id is not None:
                 await self._remove_image(row.image_id)
         self._live.pop(session_id, None)
         log.info("session.ended", session_id=session_id, reason=end.reason, detail=end.detail)
+
+    async def _stop_sandbox(self, live: LiveSession, end: End) -> End:
+        """End the sandbox of a session that ends like this, if it has one; how it has ended then."""
+        if live.row.sandbox_id is None:
+            return end
+        stopped = await self._host.stop(live.row.sandbox_id, end.reason)
+        return end if stopped is None else End(stopped.reason, stopped.detail or end.detail, stopped.usage)
 
     async def _write_stopping(self, live: LiveSession, reason: EndReason) -> None:
         session_id = live.row.id

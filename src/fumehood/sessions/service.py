@@ -31,7 +31,8 @@ from fumehood.sandbox.host import Host, SandboxKind, Started, StartSandbox
 from fumehood.sessions import state
 from fumehood.sessions.hibernation import Hibernation
 from fumehood.sessions.invocations import Invocation, InvocationKey, Invocations
-from fumehood.sessions.lifecycle import Lifecycle, LiveSession
+from fumehood.sessions.lifecycle import Lifecycle, LiveSession, sandbox_of
+from fumehood.sessions.shares import Shares
 from fumehood.settings import Settings
 from fumehood.store.database import Database, Transaction
 from fumehood.store.sessions import SessionRow, SessionStatus
@@ -86,6 +87,7 @@ class Sessions:
         self._hibernation = hibernation
         self._certificates = certificates
         self._file_systems = file_systems
+        self._shares = Shares(host, lifecycle)
         self._invocations = Invocations(settings.call_memory_seconds)
         self._closing = False
 
@@ -197,7 +199,7 @@ class Sessions:
         live = await self.find_live(principal, session_id)
         async with self._hibernation.use(live):
             try:
-                stream = self._host.open_stream(_sandbox_of(live), request)
+                stream = self._host.open_stream(sandbox_of(live), request)
             except SandboxLostError as error:
                 raise state.ended(session_id, error.reason) from error
             try:
@@ -312,6 +314,7 @@ class Sessions:
     ) -> SessionRow:
         """The row of a session whose start by `bring_up` this begins, or of the one that an earlier call started."""
         self._host.require_room()
+        await self._shares.require(call.principal.account_id)
         row = self._new_row(call, new_ulid(), origin, kind, None)
         earlier = await self._add_row(call, row)
         if earlier is None:
@@ -468,7 +471,8 @@ class Sessions:
         except SandboxLostError as error:
             # The reason is known for certain only when the end has been seen to.
             await self._lifecycle.end(session_id, EndReason(error.reason))
-            raise state.ended(session_id, error.reason) from error
+            detail = live.end_detail if live.end_reason == error.reason else None
+            raise state.ended(session_id, error.reason, detail) from error
         except TimeoutError as error:
             raise InternalError("The session's sandbox did not answer in time.") from error
 
@@ -476,7 +480,7 @@ class Sessions:
         async def call(request: GuestRequest, timeout_seconds: float, reply_bytes_max: int) -> GuestReply:
             if key is not None and request.operation in _NEVER_TWICE:
                 request = replace(request, arguments=request.arguments | {"call_id": key.call_id})
-            return await self._host.call(_sandbox_of(live), request, timeout_seconds, reply_bytes_max)
+            return await self._host.call(sandbox_of(live), request, timeout_seconds, reply_bytes_max)
 
         async def images_as_links() -> bool:
             return await self._interpreters.images_as_links(live.row.account_id, live.row.interpreter_id)
@@ -504,12 +508,6 @@ def default_sizes(settings: Settings) -> Sizes:
         settings.sandbox_disk_bytes,
         settings.sandbox_processes,
     )
-
-
-def _sandbox_of(live: LiveSession) -> str:
-    if live.row.sandbox_id is None:
-        raise SandboxLostError("the session has no sandbox", EndReason.HOST_LOST)
-    return live.row.sandbox_id
 
 
 def _invocation_key(call: Call, session_id: str) -> InvocationKey | None:

@@ -12,12 +12,13 @@ import structlog
 
 from fumehood import clock
 from fumehood.calls import Call
-from fumehood.errors import ConflictError, ImageError, InternalError, NotFoundError, QuotaExceededError
+from fumehood.errors import ConflictError, ImageError, NotFoundError, QuotaExceededError
 from fumehood.ids import new_ulid
+from fumehood.repeated import Repeated
 from fumehood.sandbox.contract import Sizes
 from fumehood.sandbox.host import Host, SavedImage, Started, StartSandbox
 from fumehood.sessions.hibernation import Hibernation, NetworkOf
-from fumehood.sessions.lifecycle import LiveSession
+from fumehood.sessions.lifecycle import sandbox_of
 from fumehood.sessions.service import Origin, Sessions
 from fumehood.settings import Settings
 from fumehood.store.database import Database
@@ -49,11 +50,14 @@ class Snapshots:
         self._hibernation = hibernation
         self._network_of = network_of
         self._settings = settings
+        self.sweeping = Repeated(self._sweep, _SWEEP_SECONDS, "expired snapshots could not be removed")
+        """To be started, and closed."""
 
     async def create(self, call: Call) -> dict[str, Any]:
         """Keep the session's state as it is now. It goes on; a running call is in the snapshot as it runs.
 
-        QuotaExceededError if the account has as many as it may, ConflictError if there is no room for its image.
+        QuotaExceededError if the account has as many as it may, or as large, ConflictError if there is no room for its
+        image.
         """
         row, saved = await self._save(call, self._life_seconds(call))
         snapshot = self._new_row(call, row, saved)
@@ -64,6 +68,16 @@ class Snapshots:
                 if count >= self._settings.snapshots_max:
                     raise QuotaExceededError(
                         f"The account has {count} snapshots, and may have {self._settings.snapshots_max}. Delete some."
+                    )
+                taken = await transaction.snapshots.bytes_of(row.account_id)
+                most = self._settings.snapshots_max_bytes
+                if most is None:
+                    # The rest is for sessions that hibernate, and for other accounts.
+                    most = self._settings.images_max_bytes // 2
+                if taken + saved.size_bytes > most:
+                    raise QuotaExceededError(
+                        f"The account's snapshots take {taken} bytes and may take {most}: {saved.size_bytes} more do "
+                        "not fit. Delete some."
                     )
                 await transaction.snapshots.add(snapshot)
         except BaseException:
@@ -113,25 +127,18 @@ class Snapshots:
             await asyncio.shield(self._host.remove_image(saved.image_id))
         return _started(row) | {"forkedFrom": parent.id}
 
-    async def sweep_for_ever(self) -> None:
-        """Remove snapshots whose time is over, as long as this runs."""
-        while True:
-            try:
-                async with self._database.writing() as transaction:
-                    expired = await transaction.snapshots.remove_expired(self._host_id, clock.now())
-                for row in expired:
-                    await self._host.remove_image(row.image_id)
-            except Exception:
-                log.exception("expired snapshots could not be removed; it will be tried again")
-            await asyncio.sleep(_SWEEP_SECONDS)
+    async def _sweep(self) -> None:
+        """Remove snapshots whose time is over."""
+        async with self._database.writing() as transaction:
+            expired = await transaction.snapshots.remove_expired(self._host_id, clock.now())
+        for row in expired:
+            await self._host.remove_image(row.image_id)
 
     async def _save(self, call: Call, life_seconds: float) -> tuple[SessionRow, SavedImage]:
         live = await self._sessions.find_live(call.principal, call.parameters["sessionId"])
         async with self._hibernation.use(live):
             try:
-                return live.row, await self._host.save(
-                    _sandbox_of(live), live.row.id, live.row.account_id, life_seconds
-                )
+                return live.row, await self._host.save(sandbox_of(live), live.row.id, live.row.account_id, life_seconds)
             except ImageError as error:
                 raise ConflictError(error.message) from error
 
@@ -194,12 +201,6 @@ def _origin(row: SessionRow | SnapshotRow) -> Origin:
         tuple(row.certificates),
         tuple(row.filesystem_configurations),
     )
-
-
-def _sandbox_of(live: LiveSession) -> str:
-    if live.row.sandbox_id is None:
-        raise InternalError("The session has no sandbox.")
-    return live.row.sandbox_id
 
 
 def _started(row: SessionRow) -> dict[str, Any]:

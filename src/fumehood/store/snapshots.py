@@ -61,6 +61,13 @@ class SnapshotRepository:
         statement = select(func.count()).where(snapshots.c.account_id == account_id)
         return (await self._connection.execute(statement)).scalar_one()
 
+    async def bytes_of(self, account_id: str) -> int:
+        """What the images of the account's snapshots take. It holds as `count` does."""
+        statement = select(func.coalesce(func.sum(snapshots.c.image_bytes), 0)).where(
+            snapshots.c.account_id == account_id
+        )
+        return int((await self._connection.execute(statement)).scalar_one())
+
     async def page(self, account_id: str, limit: int, after: str | None) -> tuple[list[SnapshotRow], str | None]:
         """At most `limit` snapshots of the account, newest first, and the token of the next page if there is one.
 

@@ -18,7 +18,7 @@ REQUEST = b"GET /_fumehood/credentials HTTP/1.1\\r\\nhost: 127.0.0.1:4588\\r\\n\
 
 async def main():
     folder = Path(sys.argv[1])
-    gateway = Gateway(Settings(data=folder), lambda arn: None, EmbeddedS3(folder), b"key")
+    gateway = Gateway(Settings(data=folder), lambda arn: None, EmbeddedS3(folder), b"key", lambda size, what: None)
     session = RoleSession("session", "000000000000", "arn", "role", "somebody")
     impatient, *guests = [Guest([REQUEST], {"op": "s3"}) for _ in range(21)]
     assert "aiohttp" not in sys.modules

@@ -131,3 +131,31 @@ async def test_a_start_without_room_on_the_disk_is_refused_at_once_with_the_rese
     assert admitted.disk_free_bytes() < 0
     with pytest.raises(ThrottledError, match=r"disk.*reserve of [0-9.]+ GiB"):
         admitted.require_room()
+
+
+async def test_what_is_to_be_written_has_room_beyond_the_reserve_and_beside_what_others_write(tmp_path: Path) -> None:
+    free = shutil.disk_usage(tmp_path).free
+    admitted = admission(tmp_path, Used(), disk_reserve_bytes=free // 2)
+    with admitted.hold_disk(free // 3):
+        with pytest.raises(ThrottledError, match=r"GiB of disk.*reserve of [0-9.]+ GiB"), admitted.hold_disk(free // 3):
+            pass
+        with admitted.hold_disk(free // 20):
+            pass
+        # What one account has held for itself keeps no other from its own.
+        admitted.require_disk(free // 3, "something")
+    with admitted.hold_disk(free // 3):
+        pass
+    with pytest.raises(ThrottledError, match="something may take"):
+        admitted.require_disk(free, "something")
+
+
+async def test_sessions_must_give_way_when_half_of_the_reserve_is_taken_and_for_so_much(tmp_path: Path) -> None:
+    free = shutil.disk_usage(tmp_path).free
+    assert admission(tmp_path, Used(), disk_reserve_bytes=int(free * 1.5)).disk_lacking_bytes == 0
+    lacking = admission(tmp_path, Used(), disk_reserve_bytes=3 * free).disk_lacking_bytes
+    # Others use this disk too.
+    assert abs(lacking - free // 2) < GIB
+
+
+async def test_without_a_reserve_no_session_gives_way(tmp_path: Path) -> None:
+    assert admission(tmp_path, Used()).disk_lacking_bytes == 0

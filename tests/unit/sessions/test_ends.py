@@ -19,11 +19,12 @@ from tests.waiting import until
 _CRASHED = End(EndReason.CRASHED, "it crashed", Usage(2.5, 0, 4096))
 
 
-def _row() -> SessionRow:
+def row_of(account_id: str) -> SessionRow:
+    """A session of the account that has just become ready."""
     now = clock.now()
     return SessionRow(
         id=new_ulid(),
-        account_id="000000000000",
+        account_id=account_id,
         interpreter_id="aws.codeinterpreter.v1",
         name=None,
         status=SessionStatus.READY,
@@ -38,7 +39,7 @@ def _row() -> SessionRow:
 
 
 async def _added(database: Database, count: int) -> list[SessionRow]:
-    rows = [_row() for _ in range(count)]
+    rows = [row_of("000000000000") for _ in range(count)]
     async with database.writing() as transaction:
         for row in rows:
             await transaction.sessions.add(row)

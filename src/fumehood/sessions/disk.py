@@ -1,0 +1,68 @@
+"""The machine's disk: sessions give way, the largest first, before it is full for all of them and for the database.
+
+Below the reserve nothing new is started and no image is written. Sessions that run may still grow, so below half of it
+the one that takes most is ended, one after another, until there is more than that again.
+"""
+
+import structlog
+
+from fumehood import clock
+from fumehood.errors import SandboxLostError
+from fumehood.repeated import Repeated
+from fumehood.sandbox.contract import EndReason
+from fumehood.sandbox.host import Host
+from fumehood.sessions.giving_way import first_to_give_way
+from fumehood.sessions.lifecycle import Lifecycle, LiveSession
+
+_TICK_SECONDS = 0.25
+_GIVEN_BACK_SECONDS = 2.0
+"""How long the disk of one that has ended may take to be free."""
+log = structlog.get_logger()
+
+
+class DiskWatch:
+    """Watches how much of the disk is free."""
+
+    def __init__(self, host: Host, lifecycle: Lifecycle) -> None:
+        self._host = host
+        self._lifecycle = lifecycle
+        self._is_helpless = False
+        self._patient_until = 0.0
+        self.watching = Repeated(self._relieve, _TICK_SECONDS, "the disk could not be looked after")
+        """To be started, and closed."""
+
+    async def _relieve(self) -> None:
+        lacking = self._host.disk_lacking_bytes
+        if lacking == 0 or clock.monotonic_seconds() < self._patient_until:
+            self._is_helpless = self._is_helpless and lacking > 0
+            return
+        sessions = {live.row.id: live for live in self._lifecycle.live if live.ending is None}
+        taken = await self._taken(sessions)
+        if sum(taken.values()) < lacking:
+            # Somebody else fills the disk: no session is ended for what its end does not mend.
+            if not self._is_helpless:
+                log.error("the disk of the data folder is nearly full, and not by sessions", lacking=lacking)
+            self._is_helpless = True
+            return
+        first = first_to_give_way(taken, sessions)
+        if first is not None:
+            await self._end(first, taken[first.row.id])
+
+    async def _taken(self, sessions: dict[str, LiveSession]) -> dict[str, int]:
+        """What each session's disk takes of the machine's, in bytes, of those that have one."""
+        taken: dict[str, int] = {}
+        for session_id, live in sessions.items():
+            if live.row.sandbox_id is not None:
+                try:
+                    taken[session_id] = (await self._host.usage(live.row.sandbox_id)).disk_bytes
+                except SandboxLostError:
+                    continue
+        return taken
+
+    async def _end(self, live: LiveSession, size_bytes: int) -> None:
+        detail = (
+            f"the disk of this machine was nearly full, and of its account's sessions it took most: {size_bytes} bytes"
+        )
+        log.error("session.ended_for_disk", session_id=live.row.id, bytes=size_bytes)
+        await self._lifecycle.end(live.row.id, EndReason.QUOTA, detail)
+        self._patient_until = clock.monotonic_seconds() + _GIVEN_BACK_SECONDS
