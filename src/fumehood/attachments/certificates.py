@@ -42,7 +42,7 @@ class Certificates:
         return await asyncio.to_thread(self._pem_of, account_id, [*enumerate(own), *enumerate(inherited)])
 
     def _pem_of(self, account_id: str, given: Sequence[tuple[int, Configuration]]) -> bytes:
-        # What reads them takes 10 MiB, which most servers never need; in this thread nobody waits for it.
+        # What reads them takes 9 MiB, which most servers never need; in this thread nobody waits for it.
         from fumehood.attachments import pem
 
         found: dict[bytes, None] = {}

@@ -1,6 +1,6 @@
 """The door from sandboxes to S3: connections that guests open, each of one session and answered with its role.
 
-What answers takes 30 MiB with its libraries, and most servers have no role: the first sandbox with one has it loaded.
+What answers takes 22 MiB with its libraries, and most servers have no role: the first sandbox with one has it loaded.
 """
 
 import asyncio

@@ -8,7 +8,7 @@ from typing import Any, cast
 @contextmanager
 def opened() -> Generator[Any]:
     """pyroute2's IPRoute, whose requests have no types. What the kernel refuses is an OSError."""
-    # It takes 10 MiB, and half a second once: for servers that make networks only, and in threads of theirs.
+    # 9 MiB, and a quarter of a second once: for servers that make networks only, and in a thread of theirs.
     from pyroute2 import IPRoute, NetlinkError  # pyright: ignore[reportMissingTypeStubs]
 
     try:

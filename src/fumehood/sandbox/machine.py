@@ -24,7 +24,7 @@ from fumehood.settings import GIB, MIB, Settings
 _SETUP = "make setup"
 _BUILD = "fumehood template build"
 LATE_LIBRARIES = ("aiohttp", "alembic", "awscrt", "cryptography", "h11", "pyroute2", "yarl")
-"""What a server loads only when roles, networks, certificates or a new database first need it: 50 MiB in all."""
+"""What a server loads only when roles, networks, certificates or a new database first need it: 45 MiB in all."""
 # A slow disk is no broken machine.
 _TRIAL_SECONDS = 180
 _TRIAL_DISK_BYTES = 16 * MIB
