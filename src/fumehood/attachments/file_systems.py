@@ -79,6 +79,10 @@ class FileSystems:
         InvalidRequestError for what is not declared for the account, or not so; ConflictError for what is declared and
         cannot be mounted now, which the log says more of.
         """
+        if not given:
+            return ()
+        # In a thread: where the file has changed, all folders in it are looked at.
+        await asyncio.to_thread(lambda: self.file.value)
         mounts: dict[str, Mount] = {}
         declared: list[FileSystem] = []
         for number, one in enumerate(given):

@@ -15,7 +15,6 @@ from fumehood import clock
 from fumehood.errors import ConfigurationError
 
 _RELOAD_SECONDS = 1.0
-# Oftener than whoever asks would look, so that this is in a thread as long as the thread is well.
 _WATCH_SECONDS = 0.5
 _Stamp = tuple[int, ...] | None
 Value = TypeVar("Value")
@@ -61,7 +60,10 @@ class FollowedFile(Generic[Value]):
     @property
     def value(self) -> Value:
         """What the file says. Looks at its date at most once a second, which takes some microseconds."""
-        if clock.monotonic_seconds() - self._checked_at >= _RELOAD_SECONDS:
+        present = clock.monotonic_seconds()
+        if present - self._checked_at >= _RELOAD_SECONDS:
+            # Whoever asks after a rest has what the file says now, whenever it was watched last.
+            self._checked_at = present
             self.follow()
         return self._value
 
@@ -70,7 +72,6 @@ class FollowedFile(Generic[Value]):
         if not self._looking.acquire(blocking=False):
             return
         try:
-            self._checked_at = clock.monotonic_seconds()
             self._follow()
         finally:
             self._looking.release()
