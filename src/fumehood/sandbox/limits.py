@@ -86,17 +86,22 @@ def _read_table(path: Path) -> dict[str, int]:
     return table
 
 
+def read_cpu_seconds(group: str) -> float:
+    """The processor time that a sandbox has used; 0 where the controller is not there."""
+    if (_CGROUPS / "memory").is_dir():
+        return _read_number(_CGROUPS / "cpuacct" / group / "cpuacct.usage") / 1e9
+    return _read_table(_CGROUPS / group / "cpu.stat").get("usage_usec", 0) / 1e6
+
+
 def read_usage(group: str) -> Usage:
     """What a sandbox has used, from its control group; zeros where the controller is not there."""
+    cpu_seconds = read_cpu_seconds(group)
     memory = _CGROUPS / "memory" / group
     if memory.is_dir():
-        cpu_seconds = _read_number(_CGROUPS / "cpuacct" / group / "cpuacct.usage") / 1e9
         current = _read_number(memory / "memory.usage_in_bytes")
         return Usage(cpu_seconds, current, _read_number(memory / "memory.max_usage_in_bytes"))
     unified = _CGROUPS / group
-    cpu_seconds = _read_table(unified / "cpu.stat").get("usage_usec", 0) / 1e6
-    current = _read_number(unified / "memory.current")
-    return Usage(cpu_seconds, current, _read_number(unified / "memory.peak"))
+    return Usage(cpu_seconds, _read_number(unified / "memory.current"), _read_number(unified / "memory.peak"))
 
 
 def working_set(group: str) -> int:

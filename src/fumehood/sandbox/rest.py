@@ -57,7 +57,7 @@ class Rest:
 
     def look(self) -> None:
         """Let it rest if nothing has run in it since the last look; rouse it if something has."""
-        now, cpu_seconds = clock.monotonic_seconds(), limits.read_usage(self._group).cpu_seconds
+        now, cpu_seconds = clock.monotonic_seconds(), limits.read_cpu_seconds(self._group)
         share = (cpu_seconds - self._cpu_seconds) / max(now - self._looked_at, _TICK_SECONDS / 2)
         self._looked_at, self._cpu_seconds = now, cpu_seconds
         if self._is_resting:
