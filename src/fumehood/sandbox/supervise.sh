@@ -55,6 +55,25 @@ finish() {
     exit "$1"
 }
 
+make_disk() {
+    cp --sparse=always "$image" "$folder/disk.img" 2>>"$folder/runsc.log" || return
+    mount -o loop,nosuid,nodev,noexec "$folder/disk.img" "$folder/disk" 2>>"$folder/runsc.log" || return
+    [ "$mounts" = none ] && return
+    # Only seen here: the template itself is never written to. A link there could lead anywhere on the machine.
+    [ ! -L "$mounts" ] && mount -t tmpfs -o size=1m,mode=755,nosuid,nodev none "$mounts" 2>>"$folder/runsc.log"
+}
+
+# runsc takes away groups that it made before anybody could read why the sandbox died, but leaves those that it found.
+make_groups() {
+    if [ -d "$groups/memory" ]; then
+        mkdir -p "$groups/memory/$cgroup" 2>>"$folder/runsc.log" || return
+        echo "$memory" >"$groups/memory/$cgroup/memory.limit_in_bytes" || return
+        [ ! -d "$groups/cpuacct" ] || mkdir -p "$groups/cpuacct/$cgroup" 2>>"$folder/runsc.log"
+    elif [ -e "$groups/cgroup.controllers" ]; then
+        mkdir -p "$groups/$cgroup" 2>>"$folder/runsc.log"
+    fi
+}
+
 # Becomes the sandbox's command, in its network.
 command_in_network() {
     local side lock mask
@@ -82,25 +101,16 @@ without_network() {
 
 echo "$$" >"$folder/keeper.pid"
 : >>"$folder/runsc.log"
-cp --sparse=always "$image" "$folder/disk.img" 2>>"$folder/runsc.log" || finish 125
-mount -o loop,nosuid,nodev,noexec "$folder/disk.img" "$folder/disk" 2>>"$folder/runsc.log" || finish 125
-# The mount keeps the image; without a name nothing of it can be left behind. Whoever wants to know what it takes of the
-# machine's disk looks at it through this descriptor.
+# Beside the disk: each takes some milliseconds.
+make_groups &
+groups_made=$!
+make_disk || failed=yes
+wait "$groups_made" || failed=yes
+[ -z "${failed-}" ] || finish 125
+# Whoever wants to know what the disk takes of the machine's looks at it through this descriptor.
 exec {disk}<"$folder/disk.img"
+# The mount keeps the image; without a name nothing of it can be left behind.
 rm "$folder/disk.img"
-if [ "$mounts" != none ]; then
-    # Only seen here: the template itself is never written to. A link there could lead anywhere on the machine.
-    [ ! -L "$mounts" ] && mount -t tmpfs -o size=1m,mode=755,nosuid,nodev none "$mounts" 2>>"$folder/runsc.log" || finish 125
-fi
-
-# runsc takes away groups that it made before anybody could read why the sandbox died, but leaves those that it found.
-if [ -d "$groups/memory" ]; then
-    mkdir -p "$groups/memory/$cgroup" 2>>"$folder/runsc.log" || finish 125
-    echo "$memory" >"$groups/memory/$cgroup/memory.limit_in_bytes" || finish 125
-    [ -d "$groups/cpuacct" ] && mkdir -p "$groups/cpuacct/$cgroup" 2>>"$folder/runsc.log"
-elif [ -e "$groups/cgroup.controllers" ]; then
-    mkdir -p "$groups/$cgroup" 2>>"$folder/runsc.log" || finish 125
-fi
 
 # Its 22nd field, when this process began, tells it from a later one of its number.
 read -r -a self </proc/$$/stat
