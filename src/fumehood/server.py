@@ -71,6 +71,8 @@ _PURGE_SECONDS = 3600.0
 _SHUTDOWN_SECONDS = 10
 # Beyond this many connections at once a client is told to come again; each holds a file descriptor and some memory.
 _CONNECTIONS_MAX = 4096
+_KEEP_ALIVE_SECONDS = 75
+"""How long a connection may be idle: agents think, and one that is closed as its next call comes fails that call."""
 log = structlog.get_logger()
 
 
@@ -297,6 +299,7 @@ async def serve(
         log_level="warning",
         server_header=False,
         limit_concurrency=_CONNECTIONS_MAX,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
         ssl_certfile=settings.tls_certificate,
         ssl_keyfile=settings.tls_key,

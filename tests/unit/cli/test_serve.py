@@ -1,9 +1,11 @@
 """`fumehood serve` starts only where it can keep its promises, and says what keeps it from starting."""
 
+import http.client
 import json
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -128,6 +130,19 @@ def test_a_public_address_on_the_command_line_is_refused(tmp_path: Path) -> None
     finished = _serve(tmp_path / "data", "--host", "0.0.0.0")
     assert finished.returncode == 1
     assert "--insecure" in finished.stderr
+
+
+def test_a_connection_is_kept_while_an_agent_thinks(server: Service) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    connection.request("GET", "/ping")
+    assert connection.getresponse().read()
+    used = connection.sock
+    # uvicorn's own patience is 5 s; a connection that is closed just as the next call comes fails that call.
+    time.sleep(6)
+    connection.request("GET", "/ping")
+    assert connection.getresponse().read()
+    assert connection.sock is used
+    connection.close()
 
 
 def test_it_ends_by_sigterm_with_exit_code_0_and_has_made_keys_only_its_user_can_read(
