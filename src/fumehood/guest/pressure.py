@@ -103,6 +103,15 @@ def seconds_to_next_look(left_bytes: int, busy: bool) -> float:
     return min(max(seconds, _IDLE_SHORTEST_SECONDS), _IDLE_LONGEST_SECONDS)
 
 
+def bytes_taken_soon(taken_bytes: int, seconds: float, late_seconds: float) -> float:
+    """What may be gone before anything is done about it, if it goes on as since the last look, `seconds` ago.
+
+    A look that came late, because a thousand processes want to run too, may be followed by one that is as late.
+    """
+    pace = min(max(0, taken_bytes) / max(seconds, _SHORTEST_SECONDS), _BYTES_A_SECOND)
+    return pace * (_REACTION_SECONDS + max(0.0, late_seconds))
+
+
 class MemoryWatch:
     """The watch of one sandbox. It begins with the first `wake`."""
 
@@ -153,13 +162,13 @@ class MemoryWatch:
         """Look, and act. Whether anything runs, as far as can be seen."""
         now, available = time.monotonic(), self._memory.available_bytes()
         taken = self._available_bytes - available
-        pace = min(max(0, taken) / max(now - self._looked_at, _SHORTEST_SECONDS), _BYTES_A_SECOND)
+        soon = bytes_taken_soon(taken, now - self._looked_at, now - self._looks_at)
         self._looked_at, self._available_bytes = now, available
         if available > 2 * self._usual_reserve_bytes:
             self._reserve_bytes = self._usual_reserve_bytes
         if self._settles_at is not None:
             self._settle(available)
-        elif available < self._reserve_bytes + pace * _REACTION_SECONDS:
+        elif available < self._reserve_bytes + soon:
             # First of all stand still: looking for who it is takes long while others take what is left. Twice, for who
             # was forked in the moment of the first.
             _signal(_ALL, signal.SIGSTOP)
