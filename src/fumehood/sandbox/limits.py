@@ -11,7 +11,7 @@ from fumehood.sandbox.contract import End, EndReason, Usage
 _CGROUPS = Path("/sys/fs/cgroup")
 _TOP = "fumehood"
 """One group above all that fumehood runs on the machine, on every controller."""
-_HEADROOM_SHARE = 4
+_HEADROOM_SHARE = 2
 _HEADROOM_BYTES_MAX = 512 * 1024 * 1024
 EXIT_AT_DEADLINE = 75
 """The guest agent's exit status when it ends the sandbox at its deadline."""
@@ -50,8 +50,8 @@ def make_parent(parent: str, memory_bytes: int | None) -> None:
 def headroom_bytes(memory_bytes: int) -> int:
     """What a sandbox's group may hold above the memory that the sandbox has.
 
-    The guest ends who takes its last memory, but has to notice first: filling pages, two processors take this in about
-    a third of a second.
+    The guest ends who takes its last memory, but has to notice first. Two processors that only fill pages take this in
+    about a third of a second; a thousand processes that keep the guest's agent waiting for ten take 30 MiB a second.
     """
     return min(memory_bytes // _HEADROOM_SHARE, _HEADROOM_BYTES_MAX)
 

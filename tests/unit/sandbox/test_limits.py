@@ -49,9 +49,9 @@ def test_the_working_set_is_without_cached_files() -> None:
     assert limits.working_set(_GROUP) == 70 * MIB
 
 
-def test_headroom_is_a_quarter_of_the_memory_and_half_a_gibibyte_at_most(version: str, tmp_path: Path) -> None:
+def test_headroom_is_half_of_the_memory_and_half_a_gibibyte_at_most(version: str, tmp_path: Path) -> None:
     limits.add_headroom(_GROUP, 1024 * MIB)
-    assert int((tmp_path / _LIMIT[version]).read_text()) == 1280 * MIB
+    assert int((tmp_path / _LIMIT[version]).read_text()) == 1536 * MIB
     limits.add_headroom(_GROUP, 8192 * MIB)
     assert int((tmp_path / _LIMIT[version]).read_text()) == 8704 * MIB
 
