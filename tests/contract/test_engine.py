@@ -273,7 +273,7 @@ async def test_out_of_memory_is_the_reason_when_it_took_more_than_it_may(machine
 async def test_a_sandbox_is_ended_only_well_above_the_memory_that_it_sees(machine: Machine) -> None:
     async with machine.sandbox(memory_bytes=512 * MIB) as sandbox:
         assert int(await sh(sandbox, "awk '/^MemTotal/ { print $2 }' /proc/meminfo")) * 1024 <= 512 * MIB
-        assert limit_bytes(machine.data) == 640 * MIB
+        assert limit_bytes(machine.data) == 768 * MIB
 
 
 @pytest.mark.parametrize(
