@@ -26,7 +26,7 @@ from fumehood.errors import (
 )
 from fumehood.identity.roles import Roles
 from fumehood.identity.trust import SERVICE
-from fumehood.ids import SYSTEM_INTERPRETER_ID, new_ulid
+from fumehood.ids import SYSTEM_INTERPRETER_ID
 from fumehood.interpreters import IMAGES_TAG, TEMPLATE_TAG, Interpreters
 from fumehood.network.policy import Mode, Network
 from fumehood.settings import Settings
@@ -35,6 +35,7 @@ from fumehood.store.database import Database
 from fumehood.store.sessions import SessionRow, SessionStatus
 from fumehood.store.tables import interpreters as interpreters_table
 from tests.file_systems import efs
+from tests.session_rows import session_row
 
 ACCOUNT, OTHER_ACCOUNT = "000000000000", "111111111111"
 SYSTEM_ARN = f"arn:aws:bedrock-agentcore:us-east-1:aws:code-interpreter/{SYSTEM_INTERPRETER_ID}"
@@ -139,21 +140,7 @@ async def delete(interpreters: Interpreters, interpreter_id: str, **parameters: 
 
 
 async def start_session(database: Database, interpreter_id: str) -> SessionRow:
-    moment = clock.now()
-    row = SessionRow(
-        id=new_ulid(),
-        account_id=ACCOUNT,
-        interpreter_id=interpreter_id,
-        name=None,
-        status=SessionStatus.READY,
-        version=1,
-        timeout_seconds=900,
-        created_at=moment,
-        deadline_at=moment + timedelta(seconds=900),
-        updated_at=moment,
-        template="base",
-        started_by="arn:aws:iam::000000000000:user/default",
-    )
+    row = session_row(account_id=ACCOUNT, interpreter_id=interpreter_id)
     async with database.writing() as transaction:
         await transaction.sessions.add(row)
     return row

@@ -110,8 +110,7 @@ class Gvisor:
     async def restore(self, spec: SandboxSpec, image: Path, *, as_clone: bool = True) -> "GvisorSandbox":
         """As `Engine.restore`."""
         sandbox = await self._launch(spec, self._command(spec, "restore", "--image-path", str(image)), None)
-        async with _stopped_on_failure(sandbox):
-            await sandbox.begin_anew(as_clone)
+        await sandbox.begin_anew(as_clone)
         return sandbox
 
     async def restore_from(
@@ -125,8 +124,7 @@ class Gvisor:
             async with _stopped_on_failure(sandbox), image as path:
                 with later_state.told(folder, path):
                     await sandbox.get_ready()
-        async with _stopped_on_failure(sandbox):
-            await sandbox.begin_anew(as_clone)
+        await sandbox.begin_anew(as_clone)
         return sandbox
 
     def left_behind(self) -> list[str]:
@@ -414,11 +412,12 @@ class GvisorSandbox:
         await self._limit()
 
     async def begin_anew(self, as_clone: bool) -> None:
-        """Give what was restored its life and, if it is a clone, a randomness of its own."""
-        await self.set_life(self.spec.life_seconds)
-        if as_clone:
-            renew = GuestRequest("renew", {"timeout_seconds": self.spec.start_timeout_seconds})
-            await self.call(renew, self.spec.start_timeout_seconds, 0)
+        """Give what was restored its life and, if a clone, a randomness of its own; it is stopped if that fails."""
+        async with _stopped_on_failure(self):
+            await self.set_life(self.spec.life_seconds)
+            if as_clone:
+                renew = GuestRequest("renew", {"timeout_seconds": self.spec.start_timeout_seconds})
+                await self.call(renew, self.spec.start_timeout_seconds, 0)
 
     def take_over(self) -> None:
         """Have an agent that an earlier server started answer this one, whenever it does."""
@@ -542,7 +541,7 @@ class GvisorSandbox:
 
     async def _watch(self) -> End:
         await self._keeper.ended
-        self._engine.rests.remove(self._group)
+        await self._engine.rests.remove(self._group)
         report = _take_report(self._report)
         end = limits.end_from_report(report, self._asked)
         if end.reason in (EndReason.CRASHED, EndReason.START_FAILED):

@@ -7,12 +7,12 @@ Every timer inside may then be that much late, so it is only for sandboxes in wh
 the next call and where something begins to run by itself.
 """
 
-import asyncio
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fumehood import clock
+from fumehood.repeated import Repeated
 from fumehood.sandbox import limits
 
 _USUAL_NANOSECONDS = 50_000
@@ -102,24 +102,23 @@ class Rests:
 
     def __init__(self) -> None:
         self._all: dict[str, Rest] = {}
-        self._watching: asyncio.Task[None] | None = None
+        self._watching: Repeated | None = None
 
     def add(self, group: str) -> Rest:
         """Look after the sandbox of this control group from now on, until `remove`."""
         self._all[group] = Rest(group)
         if self._watching is None:
-            self._watching = asyncio.ensure_future(self._watch_for_ever())
+            self._watching = Repeated(self._look_at_all, _TICK_SECONDS, "whether sandboxes rest was not looked at")
+            self._watching.start()
         return self._all[group]
 
-    def remove(self, group: str) -> None:
+    async def remove(self, group: str) -> None:
         """It has ended."""
         self._all.pop(group, None)
         if not self._all and self._watching is not None:
-            self._watching.cancel()
-            self._watching = None
+            watching, self._watching = self._watching, None
+            await watching.close()
 
-    async def _watch_for_ever(self) -> None:
-        while True:
-            await asyncio.sleep(_TICK_SECONDS)
-            for rest in [*self._all.values()]:
-                rest.look()
+    async def _look_at_all(self) -> None:
+        for rest in self._all.values():
+            rest.look()

@@ -7,7 +7,6 @@ the one that takes most is ended, one after another, until there is more than th
 import structlog
 
 from fumehood import clock
-from fumehood.errors import SandboxLostError
 from fumehood.repeated import Repeated
 from fumehood.sandbox.contract import EndReason
 from fumehood.sandbox.host import Host
@@ -36,28 +35,17 @@ class DiskWatch:
         if lacking == 0 or clock.monotonic_seconds() < self._patient_until:
             self._is_helpless = self._is_helpless and lacking > 0
             return
-        sessions = {live.row.id: live for live in self._lifecycle.live if live.ending is None}
-        taken = await self._taken(sessions)
+        usages = await self._lifecycle.usages()
+        taken = {live.row.id: usage.disk_bytes for live, usage in usages}
         if sum(taken.values()) < lacking:
             # Somebody else fills the disk: no session is ended for what its end does not mend.
             if not self._is_helpless:
                 log.error("the disk of the data folder is nearly full, and not by sessions", lacking=lacking)
             self._is_helpless = True
             return
-        first = first_to_give_way(taken, sessions)
+        first = first_to_give_way(taken, {live.row.id: live for live, _ in usages})
         if first is not None:
             await self._end(first, taken[first.row.id])
-
-    async def _taken(self, sessions: dict[str, LiveSession]) -> dict[str, int]:
-        """What each session's disk takes of the machine's, in bytes, of those that have one."""
-        taken: dict[str, int] = {}
-        for session_id, live in sessions.items():
-            if live.row.sandbox_id is not None:
-                try:
-                    taken[session_id] = (await self._host.usage(live.row.sandbox_id)).disk_bytes
-                except SandboxLostError:
-                    continue
-        return taken
 
     async def _end(self, live: LiveSession, size_bytes: int) -> None:
         detail = (

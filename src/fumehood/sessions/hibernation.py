@@ -375,13 +375,9 @@ class Hibernation:
         return not await self._host.mounts_in_use(sandbox_id)
 
     async def _end_largest(self) -> None:
-        sessions = {live.row.id: live for live in self._lifecycle.live if live.ending is None}
-        taken = {
-            session_id: (await self._usage(live.row.sandbox_id)).memory_bytes
-            for session_id, live in sessions.items()
-            if live.row.sandbox_id is not None
-        }
-        first = first_to_give_way(taken, sessions)
+        usages = await self._lifecycle.usages()
+        taken = {live.row.id: usage.memory_bytes for live, usage in usages}
+        first = first_to_give_way(taken, {live.row.id: live for live, _ in usages})
         if first is not None:
             memory, size_bytes = self._host.memory, taken[first.row.id]
             log.error("session.ended_for_memory", session_id=first.row.id, bytes=size_bytes, used=memory.used_bytes)

@@ -10,7 +10,7 @@ import structlog
 
 from fumehood import clock
 from fumehood.errors import FumehoodError, InternalError, SandboxLostError, ThrottledError
-from fumehood.sandbox.contract import End, EndReason, GuestError
+from fumehood.sandbox.contract import End, EndReason, GuestError, Usage
 from fumehood.sandbox.host import Host, Started
 from fumehood.sessions import state
 from fumehood.sessions.ends import Ends
@@ -102,6 +102,15 @@ class Lifecycle:
         return replace(
             row, status=SessionStatus.STOPPING, end_reason=live.end_reason, end_detail=live.end_detail or None
         )
+
+    async def usages(self) -> list[tuple[LiveSession, Usage]]:
+        """What each session that has a sandbox, and does not end, has used. One that has just lost it is left out."""
+        found: list[tuple[LiveSession, Usage]] = []
+        for live in self.live:
+            if live.row.sandbox_id is not None and live.ending is None:
+                with suppress(SandboxLostError, OSError):
+                    found.append((live, await self._host.usage(live.row.sandbox_id)))
+        return found
 
     def find_by_sandbox(self, sandbox_id: str) -> SessionRow | None:
         """The session that the sandbox is of, if calls can be made in it."""

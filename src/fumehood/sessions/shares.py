@@ -4,7 +4,7 @@ As long as there is enough nobody is asked. Where memory is short, accounts that
 nothing more; what is left until nobody may is for the others.
 """
 
-from fumehood.errors import SandboxLostError, ThrottledError
+from fumehood.errors import ThrottledError
 from fumehood.sandbox.admission import RELIEVE_FROM
 from fumehood.sandbox.host import Host
 from fumehood.sessions.lifecycle import Lifecycle
@@ -34,12 +34,6 @@ class Shares:
     async def _held(self) -> dict[str, int]:
         """What the sessions of each account hold, in bytes."""
         held: dict[str, int] = {}
-        for live in self._lifecycle.live:
-            if live.row.sandbox_id is None or live.ending is not None:
-                continue
-            try:
-                usage = await self._host.usage(live.row.sandbox_id)
-            except SandboxLostError:
-                continue
+        for live, usage in await self._lifecycle.usages():
             held[live.row.account_id] = held.get(live.row.account_id, 0) + usage.memory_bytes
         return held

@@ -3,43 +3,23 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
 
 import pytest
 from sqlalchemy import text
 
 from fumehood import clock
-from fumehood.ids import new_ulid
 from fumehood.sandbox.contract import End, EndReason, Usage
 from fumehood.sessions.ends import Ends
 from fumehood.store.database import Database
 from fumehood.store.sessions import SessionRow, SessionStatus
+from tests.session_rows import session_row
 from tests.waiting import until
 
 _CRASHED = End(EndReason.CRASHED, "it crashed", Usage(2.5, 0, 4096))
 
 
-def row_of(account_id: str) -> SessionRow:
-    """A session of the account that has just become ready."""
-    now = clock.now()
-    return SessionRow(
-        id=new_ulid(),
-        account_id=account_id,
-        interpreter_id="aws.codeinterpreter.v1",
-        name=None,
-        status=SessionStatus.READY,
-        version=1,
-        timeout_seconds=900,
-        created_at=now,
-        deadline_at=now + timedelta(seconds=900),
-        updated_at=now,
-        template="base",
-        started_by="arn:aws:iam::000000000000:user/test",
-    )
-
-
 async def _added(database: Database, count: int) -> list[SessionRow]:
-    rows = [row_of("000000000000") for _ in range(count)]
+    rows = [session_row() for _ in range(count)]
     async with database.writing() as transaction:
         for row in rows:
             await transaction.sessions.add(row)

@@ -4,7 +4,7 @@ import pytest
 
 from fumehood.sessions.giving_way import first_to_give_way
 from fumehood.sessions.lifecycle import LiveSession
-from tests.unit.sessions.test_ends import row_of
+from tests.session_rows import session_row
 
 _ONE, _OTHER = "000000000001", "000000000002"
 
@@ -23,6 +23,6 @@ _ONE, _OTHER = "000000000001", "000000000002"
 def test_the_largest_session_of_the_account_that_takes_most_is_the_first(
     taken: dict[tuple[str, str], int], first: str | None
 ) -> None:
-    sessions = {name: LiveSession(row_of(account)) for account, name in taken}
+    sessions = {name: LiveSession(session_row(account_id=account)) for account, name in taken}
     chosen = first_to_give_way({name: size for (_, name), size in taken.items()}, sessions)
     assert chosen is (None if first is None else sessions[first])

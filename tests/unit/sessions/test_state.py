@@ -8,24 +8,12 @@ import pytest
 from fumehood import clock
 from fumehood.sandbox.contract import EndReason
 from fumehood.sessions import state
-from fumehood.store.sessions import SessionRow, SessionStatus
+from fumehood.store.sessions import SessionStatus
+from tests.session_rows import session_row
 
 _NOW = clock.now()
-_ROW = SessionRow(
-    id="01J00000000000000000000000",
-    account_id="000000000000",
-    interpreter_id="aws.codeinterpreter.v1",
-    name=None,
-    status=SessionStatus.READY,
-    version=2,
-    timeout_seconds=900,
-    created_at=_NOW,
-    # Far beyond any run of the tests, at whose beginning this is made.
-    deadline_at=_NOW + timedelta(days=1),
-    updated_at=_NOW,
-    template="base",
-    started_by="arn:aws:iam::000000000000:user/default",
-)
+# Far beyond any run of the tests, at whose beginning this is made.
+_ROW = session_row(id="01J00000000000000000000000", version=2, created_at=_NOW, deadline_at=_NOW + timedelta(days=1))
 
 
 @pytest.mark.parametrize(

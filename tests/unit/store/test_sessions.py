@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.exc import IntegrityError
+from tests.session_rows import session_row
 
 from fumehood.errors import ConflictError, InvalidRequestError
 from fumehood.ids import SYSTEM_INTERPRETER_ID, new_ulid
@@ -23,23 +24,14 @@ START = datetime(2026, 3, 4, 5, 6, 7, 89_000, tzinfo=UTC)
 
 def session(**changes: Any) -> SessionRow:
     """A session that has just become ready."""
-    row = SessionRow(
-        id=new_ulid(),
-        account_id=ACCOUNT,
-        interpreter_id=SYSTEM_INTERPRETER_ID,
-        name="analysis",
-        status=SessionStatus.READY,
-        version=1,
-        timeout_seconds=900,
-        created_at=START,
-        deadline_at=START + timedelta(seconds=900),
-        updated_at=START,
-        template="base-0123",
-        started_by="arn:aws:iam::000000000000:user/default",
-        host_id="host",
-        sandbox_id="sandbox",
-    )
-    return replace(row, **changes)
+    usual = {
+        "name": "analysis",
+        "created_at": START,
+        "template": "base-0123",
+        "host_id": "host",
+        "sandbox_id": "sandbox",
+    }
+    return session_row(**{"account_id": ACCOUNT, "interpreter_id": SYSTEM_INTERPRETER_ID, **usual, **changes})
 
 
 async def add(database: Database, *rows: SessionRow) -> None:
