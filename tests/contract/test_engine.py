@@ -578,6 +578,10 @@ async def test_what_a_sandbox_takes_of_the_machine_s_disk_is_known_and_none_of_i
         taken = (await sandbox.usage()).disk_bytes
         assert taken >= before.disk_bytes + 200_000_000
         assert sandbox.state_bytes_max() > taken
+        # Of this the machine knows only once it is written.
+        await asyncio.to_thread(os.sync)
+        assert sandbox.unwritten_bytes() < 64 * 1024 * 1024
+        assert (await sandbox.usage()).disk_bytes >= taken
         held = {pid: _open_files(pid) for pid in sandbox_processes(machine.data)}
         [keeper] = [pid for pid, names in held.items() if any("disk.img" in name for name in names)]
         assert "supervise.sh" in sandbox_processes(machine.data)[keeper]

@@ -209,6 +209,10 @@ class Sandbox(Protocol):
         """What a checkpoint of it would take on disk at most, as it is now."""
         ...
 
+    def unwritten_bytes(self) -> int:
+        """What of its own disk waits in memory, and will be taken of the machine's without anybody asking."""
+        ...
+
     async def pause(self) -> None:
         """Stop its clock: no process of it runs until `resume`."""
         ...

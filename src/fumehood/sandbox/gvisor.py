@@ -506,11 +506,15 @@ class GvisorSandbox:
 
     async def usage(self) -> Usage:
         """As `Sandbox.usage`."""
-        return replace(limits.read_usage(self._group), disk_bytes=self._keeper.disk_bytes())
+        return replace(limits.read_usage(self._group), disk_bytes=self._keeper.disk().used_bytes)
 
     def state_bytes_max(self) -> int:
         """As `Sandbox.state_bytes_max`."""
-        return limits.working_set(self._group) + self._keeper.disk_bytes()
+        return limits.working_set(self._group) + self._keeper.disk().used_bytes
+
+    def unwritten_bytes(self) -> int:
+        """As `Sandbox.unwritten_bytes`."""
+        return self._keeper.disk().unwritten_bytes
 
     async def pause(self) -> None:
         """As `Sandbox.pause`."""

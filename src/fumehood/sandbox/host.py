@@ -403,8 +403,9 @@ class Host:
 
 
 def _saving_bytes(sandbox: Sandbox) -> int:
-    """What writing a state takes at most: the checkpoint, and the image of it, which may be as large."""
-    return 2 * sandbox.state_bytes_max()
+    """What of the disk's free room must be there for a state: for the checkpoint, for the image of it, which may be as
+    large, and for what of its own disk the sandbox has taken already, but nobody sees yet."""
+    return 2 * sandbox.state_bytes_max() + sandbox.unwritten_bytes()
 
 
 async def _rehearse(sandbox: Sandbox) -> None:

@@ -30,6 +30,16 @@ class KeptNetwork:
     lock: int
 
 
+@dataclass(frozen=True)
+class Disk:
+    """What a sandbox's own disk holds."""
+
+    used_bytes: int
+    """Taken of the machine's disk, or about to be."""
+    unwritten_bytes: int
+    """The part of it that waits in memory, so that the machine still counts it as free."""
+
+
 class Keeper:
     """The keeper of one sandbox. `ended` is done once it has ended, and with it all that it keeps."""
 
@@ -90,19 +100,17 @@ class Keeper:
             if _write_deadline(self._folder, life_seconds) < before:
                 os.kill(self.pid, signal.SIGUSR1)
 
-    def disk_bytes(self) -> int:
-        """What the sandbox's disk takes of the machine's, or will once all is written that waits in memory.
-
-        0 if there is none, or none that can be seen.
-        """
+    def disk(self) -> Disk:
+        """What the sandbox's own disk holds; nothing if there is none, or none that can be seen."""
         image, process = str(self._folder / "disk.img"), Path("/proc", str(self.pid))
         with suppress(OSError):
             for descriptor in (process / "fd").iterdir():
                 # Its name is gone, which the link says behind it.
                 if str(descriptor.readlink()).startswith(image):
-                    taken = descriptor.stat().st_blocks * _BLOCK_BYTES
-                    return max(taken, self._used_inside(process / "root" / self._folder.relative_to("/") / "disk"))
-        return 0
+                    written = descriptor.stat().st_blocks * _BLOCK_BYTES
+                    inside = self._used_inside(process / "root" / self._folder.relative_to("/") / "disk")
+                    return Disk(max(written, inside), max(inside - written, 0))
+        return Disk(0, 0)
 
     def _used_inside(self, mounted: Path) -> int:
         if mounted.stat().st_dev == self._folder.stat().st_dev:
