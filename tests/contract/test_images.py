@@ -1,5 +1,6 @@
 """A sandbox that is checkpointed, stored, ended and woken from its image is as it was: everyday things, by content."""
 
+import hashlib
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,9 @@ from fumehood.sandbox.images.manifest import About, ImageRefusedError, StoredIma
 from fumehood.sandbox.images.needs import needs_of
 from fumehood.sandbox.images.store import ImageStore
 from fumehood.settings import GIB, MIB
-from tests.contract.conftest import CALL_SECONDS, Machine, run, sh
+from tests.contract.conftest import CALL_SECONDS, OUTPUT_BYTES, Machine, run, sh
 
+_PYTHON = {"runtime": "python", "language": "python", "clear": False, "timeout_seconds": CALL_SECONDS}
 _ACCOUNT = "111111111111"
 _LIFE_SECONDS = 3600.0
 _WARM_SECONDS = 120.0
@@ -258,6 +260,24 @@ async def test_it_is_as_it_was(sleeper: Sleeper, name: str) -> None:
     before, after, said = _EVERYDAY[name]
     await run(sleeper.sandbox, before)
     assert await run(await sleeper.over(), after) == said
+
+
+async def test_what_is_written_in_one_waking_after_another_arrives_whole(sleeper: Sleeper) -> None:
+    crash = GuestRequest("execute", _PYTHON, (b"import os; os.kill(os.getpid(), 9)",))
+    # It is silent and stays: the two of its pipes are what all that comes and goes lies beside.
+    lasting = GuestRequest("task.start", {"timeout_seconds": 3600.0}, (b"sleep 3600",))
+    await sleeper.sandbox.call(lasting, CALL_SECONDS, OUTPUT_BYTES)
+    for waking in range(6):
+        if waking == 3:
+            assert (await sleeper.sandbox.call(crash, CALL_SECONDS, OUTPUT_BYTES)).head["outcome"] == "died"
+        sandbox = await sleeper.over()
+        for size in (100, 200_000, 5_000):
+            body = bytes([waking]) * size
+            files = {"files": [{"path": "written", "size": size}]}
+            written = await sandbox.call(GuestRequest("files.write", files, (body,)), CALL_SECONDS, OUTPUT_BYTES)
+            assert written.head == {"written": 1}
+            assert await sh(sandbox, "sha256sum < written") == f"{hashlib.sha256(body).hexdigest()}  -\n"
+        await run(sandbox, "x = 1")
 
 
 async def test_an_image_for_other_sizes_is_refused(sleeper: Sleeper) -> None:

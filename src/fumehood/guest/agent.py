@@ -8,6 +8,7 @@ import asyncio
 import ctypes
 import gc
 import os
+import selectors
 import sys
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -387,6 +388,15 @@ def _unknown_task(task_id: str) -> str:
     )
 
 
+def _make_loop() -> asyncio.AbstractEventLoop:
+    """One that asks with poll(2): an epoll forgets and invents events once it was restored from a checkpoint twice.
+
+    gVisor then tells of descriptors that were closed long ago, by numbers that are others' by now (google/gvisor 14147
+    is akin): a pipe that had just been opened was closed as broken, and what was to be written there was lost.
+    """
+    return asyncio.SelectorEventLoop(selectors.PollSelector())
+
+
 async def _serve(life_seconds: float | None, s3_port: int | None) -> None:
     reap_children()
     agent = Agent()
@@ -405,7 +415,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--s3-port", type=int, help="port on the loopback at which S3 is reached; none if not given")
     given = parser.parse_args(arguments)
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-    asyncio.run(_serve(given.life_seconds, given.s3_port))
+    with asyncio.Runner(loop_factory=_make_loop) as runner:
+        runner.run(_serve(given.life_seconds, given.s3_port))
 
 
 if __name__ == "__main__":
