@@ -21,6 +21,8 @@ from tests.waiting import until
 
 CALL_SECONDS = 60.0
 OUTPUT_BYTES = 1024 * 1024
+PYTHON = {"runtime": "python", "language": "python", "clear": False, "timeout_seconds": CALL_SECONDS}
+"""What a request to execute says of code in the Python kernel."""
 
 
 @pytest.fixture(scope="session")
@@ -101,9 +103,8 @@ async def sh(sandbox: Sandbox, command: str, timeout_seconds: float = CALL_SECON
 
 async def run(sandbox: Sandbox, code: str) -> str:
     """The output of Python code in the sandbox's kernel."""
-    head = {"runtime": "python", "language": "python", "clear": False, "timeout_seconds": CALL_SECONDS}
     reply: GuestReply = await sandbox.call(
-        GuestRequest("execute", head, (code.encode(),)), CALL_SECONDS + 5, OUTPUT_BYTES
+        GuestRequest("execute", PYTHON, (code.encode(),)), CALL_SECONDS + 5, OUTPUT_BYTES
     )
     assert reply.head["exit_code"] == 0, reply
     return reply.body.decode()

@@ -12,9 +12,8 @@ from fumehood.sandbox.images.manifest import About, ImageRefusedError, StoredIma
 from fumehood.sandbox.images.needs import needs_of
 from fumehood.sandbox.images.store import ImageStore
 from fumehood.settings import GIB, MIB
-from tests.contract.conftest import CALL_SECONDS, OUTPUT_BYTES, Machine, run, sh
+from tests.contract.conftest import CALL_SECONDS, OUTPUT_BYTES, PYTHON, Machine, run, sh
 
-_PYTHON = {"runtime": "python", "language": "python", "clear": False, "timeout_seconds": CALL_SECONDS}
 _ACCOUNT = "111111111111"
 _LIFE_SECONDS = 3600.0
 _WARM_SECONDS = 120.0
@@ -263,7 +262,7 @@ async def test_it_is_as_it_was(sleeper: Sleeper, name: str) -> None:
 
 
 async def test_what_is_written_in_one_waking_after_another_arrives_whole(sleeper: Sleeper) -> None:
-    crash = GuestRequest("execute", _PYTHON, (b"import os; os.kill(os.getpid(), 9)",))
+    crash = GuestRequest("execute", PYTHON, (b"import os; os.kill(os.getpid(), 9)",))
     # It is silent and stays: the two of its pipes are what all that comes and goes lies beside.
     lasting = GuestRequest("task.start", {"timeout_seconds": 3600.0}, (b"sleep 3600",))
     await sleeper.sandbox.call(lasting, CALL_SECONDS, OUTPUT_BYTES)
