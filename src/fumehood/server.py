@@ -26,7 +26,7 @@ from fumehood.errors import ConfigurationError, FieldProblem
 from fumehood.extension import openapi
 from fumehood.extension.api import Api, Route
 from fumehood.extension.files import FileTransfers
-from fumehood.extension.pool import MemorySummary, PoolState, PoolSummary
+from fumehood.extension.pool import MemorySummary, PoolState, PoolSummary, SupplySummary
 from fumehood.extension.sessions import SessionControls
 from fumehood.extension.templates import TemplateChoices, TemplateSummary
 from fumehood.gateway import inside, session_keys
@@ -196,6 +196,7 @@ async def _running(settings: Settings, files: OperatorFiles, template: Template)
             settings.pool_min,
             settings.pool_max,
             settings.pool_life_seconds,
+            settings.pool_blanks,
         )
         lifecycle = Lifecycle(database, host, host.remove_image)
         networks.find_sessions(partial(_session_id, lifecycle))
@@ -394,10 +395,8 @@ def _pool_summaries(host: Host) -> list[PoolSummary]:
             template=pool.template_id,
             network=pool.network.mode,
             **asdict(pool.sizes),
-            ready=pool.ready,
-            wanted=pool.wanted,
-            hits=pool.hits,
-            misses=pool.misses,
+            sandboxes=SupplySummary(**asdict(pool.sandboxes)),
+            blanks=SupplySummary(**asdict(pool.blanks)),
         )
         for pool in host.pools()
     ]

@@ -193,6 +193,14 @@ class Settings(BaseSettings):
     pool_max: int = Field(
         default=8, ge=0, description="sandboxes that are ready at most, however many were asked for lately; 0 for none"
     )
+    pool_blanks: int = Field(
+        default=1,
+        ge=0,
+        description=(
+            "sandboxes that are made but have no state yet, for starts that find none ready and for wakes; "
+            "0, and where the pool has none, for none"
+        ),
+    )
     pool_life_seconds: float = Field(
         default=600.0, ge=10, description="how long a ready sandbox outlives a server that was killed"
     )

@@ -21,7 +21,7 @@ ANY = StartSandbox(SandboxKind("any", Sizes(cpus=2, memory_bytes=2 * GIB, disk_b
 
 @asynccontextmanager
 async def host_of(
-    machine: Machine, root: Path, *, pool_min: int = 0, pool_max: int = 0, memory_bytes: int = 16 * GIB
+    machine: Machine, root: Path, *, pool_min: int = 0, pool_max: int = 0, blanks: int = 0, memory_bytes: int = 16 * GIB
 ) -> AsyncIterator[Host]:
     """A host whose every template has `root`; all it made but images is gone at the end."""
 
@@ -40,6 +40,7 @@ async def host_of(
         make_spec,
         pool_min,
         pool_max,
+        blanks_max=blanks,
     )
     try:
         yield host

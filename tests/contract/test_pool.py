@@ -40,10 +40,10 @@ async def pools_of(
     life_seconds: float = 300.0,
     renew_seconds: float = 60.0,
     demand_seconds: float = 60.0,
-) -> AsyncIterator[tuple[Pools[str], Made]]:
+) -> AsyncIterator[tuple[Pools[str, Sandbox], Made]]:
     """Pools, closed at the end: nothing may be left then."""
     made = Made(machine, life_seconds)
-    pools = Pools[str](
+    pools = Pools[str, Sandbox](
         made.make,
         lambda: made.has_room,
         smallest,
@@ -58,7 +58,7 @@ async def pools_of(
     await machine.until_nothing_is_left()
 
 
-async def until_ready(pools: Pools[str], count: int) -> None:
+async def until_ready(pools: Pools[str, Sandbox], count: int) -> None:
     """Wait until that many sandboxes are ready."""
     await until(lambda: pools.ready_count == count, f"{count} sandboxes ready", _READY_SECONDS)
 
@@ -147,7 +147,7 @@ async def test_pools_close_beside_sandboxes_that_were_taken_and_still_run(machin
 async def machine_pools_closed(machine: Machine) -> AsyncIterator[Sandbox]:
     """A sandbox of pools that have been closed since; it is gone at the end."""
     made = Made(machine, 300.0)
-    pools = Pools[str](made.make, lambda: True, 1, 1)
+    pools = Pools[str, Sandbox](made.make, lambda: True, 1, 1)
     pools.keep("a")
     await until_ready(pools, 1)
     taken = pools.take("a")
@@ -161,14 +161,14 @@ async def machine_pools_closed(machine: Machine) -> AsyncIterator[Sandbox]:
 async def test_a_host_starts_from_its_pool_and_else_from_the_warm_checkpoint(machine: Machine) -> None:
     async with host_of(machine, machine.base.root, pool_min=1, pool_max=1) as host:
         await host.warm_up(ANY.kind)
-        await until(lambda: host.pools()[0].ready == 1, "a ready one", _READY_SECONDS)
+        await until(lambda: host.pools()[0].sandboxes.ready == 1, "a ready one", _READY_SECONDS)
         ready = host.take_ready(ANY.kind)
         assert ready is not None
         assert ready.started_from is StartedFrom.POOL
         await host.set_life(ready.sandbox_id, 60.0)
         assert host.take_ready(ANY.kind) is None
         assert (await host.start(ANY)).started_from is StartedFrom.RESTORE
-        state = host.pools()[0]
+        state = host.pools()[0].sandboxes
         assert (state.hits, state.misses, state.wanted) == (1, 1, 1)
     await machine.until_nothing_is_left()
 
@@ -178,7 +178,7 @@ async def test_nothing_tells_that_the_kernel_of_a_ready_sandbox_has_run_anything
     async with host_of(machine, machine.base.root, pool_min=1, pool_max=1) as host:
         await host.warm_up(ANY.kind)
         restored = await host.start(ANY)
-        await until(lambda: host.pools()[0].ready == 1, "a ready one", _READY_SECONDS)
+        await until(lambda: host.pools()[0].sandboxes.ready == 1, "a ready one", _READY_SECONDS)
         ready = host.take_ready(ANY.kind)
         assert ready is not None
         head = {"runtime": "python", "language": "python", "clear": False, "timeout_seconds": CALL_SECONDS}

@@ -34,7 +34,7 @@ _CHOICE = {
 }
 _POOL = {
     "type": "object",
-    "required": ["template", "networkMode", "sizes", "ready", "wanted", "hits", "misses"],
+    "required": ["template", "networkMode", "sizes", "ready", "wanted", "hits", "misses", "blanks"],
     "properties": {
         "template": {"type": "string", "description": "name and key of what its sandboxes start from"},
         "networkMode": {"type": "string", "enum": ["SANDBOX", "PUBLIC", "VPC"]},
@@ -43,6 +43,17 @@ _POOL = {
         "wanted": COUNT | {"description": "as recent starts have it"},
         "hits": COUNT | {"description": "starts since the server's own that found one ready"},
         "misses": COUNT | {"description": "those that found none"},
+        "blanks": {
+            "type": "object",
+            "description": "sandboxes that are made but have no state yet",
+            "required": ["ready", "wanted", "hits", "misses"],
+            "properties": {
+                "ready": COUNT,
+                "wanted": COUNT,
+                "hits": COUNT | {"description": "restores, of starts and of wakes, that found one"},
+                "misses": COUNT | {"description": "those that found none"},
+            },
+        },
     },
 }
 _POOLS = {

@@ -1,7 +1,7 @@
 """`pool`: sandboxes that are ready before anybody asks, and the memory of all. Facts of the machine, no account's."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from fumehood.extension.answer import Answer
@@ -9,8 +9,18 @@ from fumehood.extension.api import Request, Route
 
 
 @dataclass(frozen=True)
+class SupplySummary:
+    """How many are ready and wanted, and how often one was there when it was asked for, or was not."""
+
+    ready: int
+    wanted: int
+    hits: int
+    misses: int
+
+
+@dataclass(frozen=True)
 class PoolSummary:
-    """One pool: what its sandboxes are, how many are ready and wanted, and how starts that asked for such fared."""
+    """One pool: what its sandboxes are, and how many there are ready, and as blanks."""
 
     template: str
     """The name and key of the template, in one."""
@@ -20,10 +30,8 @@ class PoolSummary:
     memory_bytes: int
     disk_bytes: int
     processes_max: int
-    ready: int
-    wanted: int
-    hits: int
-    misses: int
+    sandboxes: SupplySummary
+    blanks: SupplySummary
 
 
 @dataclass(frozen=True)
@@ -66,8 +74,6 @@ def _described(pool: PoolSummary) -> dict[str, Any]:
             "diskBytes": pool.disk_bytes,
             "processes": pool.processes_max,
         },
-        "ready": pool.ready,
-        "wanted": pool.wanted,
-        "hits": pool.hits,
-        "misses": pool.misses,
+        **asdict(pool.sandboxes),
+        "blanks": asdict(pool.blanks),
     }

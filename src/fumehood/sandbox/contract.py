@@ -226,6 +226,37 @@ class Sandbox(Protocol):
         ...
 
 
+class Blank(Protocol):
+    """A sandbox that is made, but has no state yet: nobody's code or data is in it, and no call reaches it."""
+
+    @property
+    def spec(self) -> SandboxSpec:
+        """What it is made of."""
+        ...
+
+    async def restore(
+        self, image: AbstractAsyncContextManager[Path], life_seconds: float, *, as_clone: bool = True
+    ) -> Sandbox:
+        """Give it the state in the checkpoint that entering `image` puts together, and a life from then on: once.
+
+        SandboxLostError, GuestError or TimeoutError, soon, if it is no good; errors of `image` too. It is to be stopped
+        then, whatever is left of it.
+        """
+        ...
+
+    async def stop(self, reason: EndReason) -> End:
+        """As `Sandbox.stop`."""
+        ...
+
+    async def wait_end(self) -> End:
+        """As `Sandbox.wait_end`."""
+        ...
+
+    async def set_life(self, seconds: float) -> None:
+        """As `Sandbox.set_life`; SandboxLostError if it does not run any more. It ends with this process anyway."""
+        ...
+
+
 class Engine(Protocol):
     """A way to isolate."""
 
@@ -258,6 +289,13 @@ class Engine(Protocol):
         """As `restore`, from a checkpoint that entering `image` puts together, while the sandbox is made already.
 
         Errors of `image` too; then nothing is left either.
+        """
+        ...
+
+    async def prepare(self, spec: SandboxSpec) -> Blank:
+        """A sandbox that waits for its state, which makes the start that gives it one so much shorter.
+
+        Errors as of `start`.
         """
         ...
 

@@ -46,6 +46,8 @@ _STOP_SECONDS = 2.0
 _KILL_SECONDS = 10.0
 _COMMAND_SECONDS = 60.0
 _CHECKPOINT_SECONDS = 120.0
+_FILL_SECONDS = 5.0
+"""How long a blank may take to come up with its state before it counts as no good."""
 _MEMORY_RESERVE_BYTES = 512 * MIB
 # What is kept of one output in the session's files; of all together twice that, so a quarter of its disk at most.
 _OUTPUT_BYTES_MAX = GIB
@@ -78,7 +80,7 @@ class Gvisor:
         self._mask: Mask | None = None
         self._trial_lock = asyncio.Lock()
         self.rests = Rests()
-        self._grace_periods = GracePeriods()
+        self.grace_periods = GracePeriods()
 
     async def probe(self) -> Isolation:
         """As `Engine.probe`."""
@@ -119,13 +121,31 @@ class Gvisor:
         """As `Engine.restore_from`."""
         folder = self._folder_of(spec)
         waiting = later_state.command(folder, spec.sandbox_id, self._runsc_of(spec))
-        with self._grace_periods.short():
+        with self.grace_periods.short():
             sandbox = await self._begin(spec, waiting, None)
             async with _stopped_on_failure(sandbox), image as path:
                 with later_state.told(folder, path):
                     await sandbox.get_ready()
         await sandbox.begin_anew(as_clone)
         return sandbox
+
+    async def prepare(self, spec: SandboxSpec) -> "GvisorBlank":
+        """As `Engine.prepare`."""
+        folder = self._folder_of(spec)
+        waiting = later_state.command(folder, spec.sandbox_id, self._runsc_of(spec))
+        with self.grace_periods.short():
+            sandbox = await self._begin(spec, waiting, None)
+            async with _stopped_on_failure(sandbox):
+                return GvisorBlank(self, sandbox, await self._made(sandbox, folder))
+
+    async def _made(self, sandbox: "GvisorSandbox", folder: Path) -> int:
+        """As `later_state.hold`. SandboxLostError or TimeoutError if it is not made."""
+        try:
+            async with asyncio.timeout(sandbox.spec.start_timeout_seconds):
+                return await later_state.hold(folder)
+        except FileNotFoundError:
+            end = await sandbox.wait_end()
+            raise SandboxLostError(end.detail or "the sandbox was not made", EndReason.START_FAILED) from None
 
     def left_behind(self) -> list[str]:
         """As `Engine.left_behind`."""
@@ -250,7 +270,7 @@ class Gvisor:
         return [*self._runsc_of(spec), *subcommand, "--bundle", str(self._folder_of(spec)), spec.sandbox_id]
 
     async def _launch(self, spec: SandboxSpec, command: list[str], life_seconds: float | None) -> "GvisorSandbox":
-        with self._grace_periods.short():
+        with self.grace_periods.short():
             sandbox = await self._begin(spec, command, life_seconds)
             async with _stopped_on_failure(sandbox):
                 await sandbox.get_ready()
@@ -402,7 +422,7 @@ class GvisorSandbox:
         self._asked: EndReason | None = None
         self._ends_at: float | None = None
         self._channel = Channel(folder)
-        self._rest = engine.rests.add(self._group)
+        self.rest = engine.rests.add(self._group)
         self._ended = asyncio.ensure_future(self._watch())
         self._taking_over: asyncio.Task[None] | None = None
 
@@ -445,13 +465,13 @@ class GvisorSandbox:
 
     async def call(self, request: GuestRequest, timeout_seconds: float, reply_bytes_max: int) -> GuestReply:
         """As `Sandbox.call`."""
-        with self._rest.work():
+        with self.rest.work():
             return await self._channel.call(request, timeout_seconds, reply_bytes_max)
 
     def open_stream(self, request: GuestRequest) -> GuestStream:
         """As `Sandbox.open_stream`."""
         # A stream that goes on for longer keeps the sandbox at work by itself.
-        with self._rest.work():
+        with self.rest.work():
             return self._channel.open_stream(request)
 
     def answer(self, serve: AnswerGuest) -> None:
@@ -497,9 +517,18 @@ class GvisorSandbox:
 
     async def set_life(self, seconds: float) -> None:
         """As `Sandbox.set_life`."""
-        self._keeper.set_life(seconds)
+        self.set_keeper_life(seconds)
         self._ends_at = clock.monotonic_seconds() + seconds
         await self._set_deadline(seconds)
+
+    def set_keeper_life(self, seconds: float) -> None:
+        """As `set_life`, of the keeper alone: for a sandbox that has no agent yet."""
+        self._keeper.set_life(seconds)
+
+    def require_awake(self) -> None:
+        """SandboxLostError if it has ended, or is stopped."""
+        if self._ended.done() or limits.is_stopped(self._group):
+            raise SandboxLostError("the sandbox does not run", EndReason.CRASHED)
 
     async def _set_deadline(self, seconds: float | None) -> None:
         await self.call(GuestRequest("deadline", {"seconds": seconds}), self.spec.start_timeout_seconds, 0)
@@ -540,7 +569,7 @@ class GvisorSandbox:
 
     async def _write_checkpoint(self, image: Path) -> None:
         arguments = ("checkpoint", "--leave-running", "--compression=none", f"--image-path={image}")
-        with self._rest.work():
+        with self.rest.work():
             await self._engine.command(*arguments, self.spec.sandbox_id, timeout_seconds=_CHECKPOINT_SECONDS)
 
     async def _watch(self) -> End:
@@ -557,6 +586,72 @@ class GvisorSandbox:
         # Nothing is left then, unless the keeper was killed itself.
         await self._engine.clean_up(self.spec.sandbox_id)
         return end
+
+
+class GvisorBlank:
+    """A `Blank` of this engine."""
+
+    def __init__(self, engine: Gvisor, sandbox: GvisorSandbox, held: int) -> None:
+        """`held` is what `later_state.hold` gave for the sandbox."""
+        self._engine = engine
+        self._sandbox = sandbox
+        self._held: int | None = held
+        self._watching = asyncio.ensure_future(self._let_go_at_end())
+        sandbox.rest.begin()
+
+    @property
+    def spec(self) -> SandboxSpec:
+        """What it is made of."""
+        return self._sandbox.spec
+
+    async def restore(
+        self, image: AbstractAsyncContextManager[Path], life_seconds: float, *, as_clone: bool = True
+    ) -> GvisorSandbox:
+        """As `Blank.restore`."""
+        sandbox = self._sandbox
+        sandbox.spec = replace(sandbox.spec, life_seconds=life_seconds)
+        sandbox.require_awake()
+        async with asyncio.timeout(None) as deadline:
+            async with image as path:
+                deadline.reschedule(asyncio.get_running_loop().time() + _FILL_SECONDS)
+                with self._engine.grace_periods.short(), sandbox.rest.work():
+                    self._tell(path)
+                    await sandbox.get_ready()
+            await sandbox.begin_anew(as_clone)
+        return sandbox
+
+    def _tell(self, path: Path) -> None:
+        if self._held is None:
+            raise SandboxLostError("the sandbox has ended, or has its state already", EndReason.CRASHED)
+        try:
+            later_state.tell(self._held, path)
+        except OSError as error:
+            raise SandboxLostError(f"the sandbox does not wait for its state: {error}", EndReason.CRASHED) from None
+        finally:
+            self._let_go()
+
+    async def stop(self, reason: EndReason) -> End:
+        """As `Blank.stop`."""
+        self._let_go()
+        return await self._sandbox.stop(reason)
+
+    async def _let_go_at_end(self) -> None:
+        await self._sandbox.wait_end()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
+
+    async def wait_end(self) -> End:
+        """As `Blank.wait_end`."""
+        return await self._sandbox.wait_end()
+
+    async def set_life(self, seconds: float) -> None:
+        """As `Blank.set_life`."""
+        self._sandbox.require_awake()
+        self._sandbox.set_keeper_life(seconds)
 
 
 def _take_report(path: Path) -> str:

@@ -1,11 +1,12 @@
 """The only owner of sandboxes on this machine. Spoken to in messages only: plain values in, plain values out."""
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -15,6 +16,7 @@ from fumehood.ids import new_ulid
 from fumehood.network.policy import SANDBOX, Network
 from fumehood.sandbox.admission import RELIEVE_FROM, Admission, Budget
 from fumehood.sandbox.contract import (
+    Blank,
     End,
     EndReason,
     Engine,
@@ -30,7 +32,7 @@ from fumehood.sandbox.contract import (
     Sizes,
     Usage,
 )
-from fumehood.sandbox.pool import LIFE_SECONDS, Pools
+from fumehood.sandbox.pool import LIFE_SECONDS, Figures, Pools
 from fumehood.sandbox.states import SavedImage, States
 from fumehood.sandbox.warm import WarmImages
 
@@ -87,16 +89,24 @@ class Started:
 
 
 @dataclass(frozen=True)
+class Supply:
+    """What is ready, what is wanted, and how often there was one for who asked, or none."""
+
+    ready: int = 0
+    wanted: int = 0
+    hits: int = 0
+    misses: int = 0
+
+
+@dataclass(frozen=True)
 class PoolState:
-    """One pool: what is ready, what is wanted, and how starts fared."""
+    """What there is of one kind: ready sandboxes, for starts, and blanks, for starts without and for wakes."""
 
     template_id: str
     sizes: Sizes
     network: Network
-    ready: int
-    wanted: int
-    hits: int
-    misses: int
+    sandboxes: Supply
+    blanks: Supply
 
 
 class Host:
@@ -113,8 +123,12 @@ class Host:
         pool_min: int = 0,
         pool_max: int = 0,
         pool_life_seconds: float = LIFE_SECONDS,
+        blanks_max: int = 0,
     ) -> None:
-        """`isolation` is what the engine's probe found; what begins with `pool_` is as `Pools` has it."""
+        """`isolation` is what the engine's probe found; what begins with `pool_` is as `Pools` has it.
+
+        At most `blanks_max` sandboxes wait for their state, and none where there is no pool.
+        """
         self._engine = engine
         self._isolation = isolation
         self._images = images
@@ -124,10 +138,17 @@ class Host:
         self._sandboxes: dict[str, Sandbox] = {}
         self._serve: ServeGuest | None = None
         self._pool_life_seconds = pool_life_seconds
-        self._pools = Pools[SandboxKind](
+        self._pools = Pools[SandboxKind, Sandbox](
             self._make_for_pool, self._has_room_for_pool, pool_min, pool_max, life_seconds=pool_life_seconds
         )
-        self._cleaning: set[asyncio.Task[None]] = set()
+        self._blanks = Pools[SandboxKind, Blank](
+            self._make_blank,
+            self._has_room_for_pool,
+            1,
+            blanks_max if pool_max else 0,
+            life_seconds=pool_life_seconds,
+        )
+        self._cleaning: set[asyncio.Task[object]] = set()
         self._closing = False
 
     def answer(self, serve: ServeGuest) -> None:
@@ -143,6 +164,7 @@ class Host:
         """
         await self._images.ensure(self._make_spec("", StartSandbox(kind, 0)), self._isolation)
         self._pools.keep(kind)
+        self._blanks.keep(kind)
 
     def take_ready(self, kind: SandboxKind) -> Started | None:
         """A sandbox of the pool, if one is ready: it is the caller's, who gives it its life or stops it."""
@@ -158,14 +180,17 @@ class Host:
         come up; then nothing is left.
         """
         async with self._admission.start():
-            sandbox, started_from = await self._make(request)
+            sandbox, started_from = await self._make(request, with_blank=True)
         return await self._keep(sandbox, started_from)
 
-    async def _make(self, request: StartSandbox) -> tuple[Sandbox, StartedFrom]:
+    async def _make(self, request: StartSandbox, *, with_blank: bool) -> tuple[Sandbox, StartedFrom]:
         self._require_open()
         spec = self._make_spec(new_ulid(), request)
         image = await self._images.find(spec, self._isolation)
         if image is not None:
+            filled = await self._fill(request, lambda _: _there(image), as_clone=True) if with_blank else None
+            if filled is not None:
+                return filled, StartedFrom.RESTORE
             try:
                 return await self._engine.restore(spec, image), StartedFrom.RESTORE
             except NoNetworkError:
@@ -210,10 +235,43 @@ class Host:
         # Cold ones are not worth keeping ready; where no checkpoint can be made, they are all there is.
         await self._images.ensure(self._make_spec("", request), self._isolation)
         async with self._admission.start():
-            sandbox, started_from = await self._make(request)
+            sandbox, started_from = await self._make(request, with_blank=False)
         if started_from is StartedFrom.RESTORE:
             await _rehearse(sandbox)
         return sandbox
+
+    # Blanks
+
+    async def _make_blank(self, kind: SandboxKind) -> Blank:
+        async with self._admission.start():
+            self._require_open()
+            return await self._engine.prepare(self._make_spec(new_ulid(), StartSandbox(kind, self._pool_life_seconds)))
+
+    async def _fill(
+        self,
+        request: StartSandbox,
+        image_for: Callable[[SandboxSpec], AbstractAsyncContextManager[Path]],
+        *,
+        as_clone: bool,
+    ) -> Sandbox | None:
+        """What a blank has become with the state in an image; None if there is no blank of exactly that kind, or it is
+        no good. Errors of the image."""
+        # What is mounted is looked at when a session starts or wakes, and a blank has it from before.
+        blank = None if request.kind.mounts else self._blanks.take(request.kind)
+        if blank is None:
+            return None
+        spec = blank.spec
+        try:
+            if spec != replace(self._make_spec(spec.sandbox_id, request), life_seconds=spec.life_seconds):
+                raise SandboxLostError("it is not what sandboxes of its kind are made of now", EndReason.STOPPED)
+            return await blank.restore(image_for(spec), request.life_seconds, as_clone=as_clone)
+        except BaseException as error:
+            # Nobody waits for its end.
+            self._clean_in_background(blank.stop(EndReason.STOPPED))
+            if not isinstance(error, SandboxLostError | GuestError | TimeoutError):
+                raise
+            log.warning("a blank is no good; starting without", sandbox_id=spec.sandbox_id, error=str(error))
+            return None
 
     def _has_room_for_pool(self) -> bool:
         """Never before starts that somebody waits for, nor where idle sessions would have to give way to it."""
@@ -226,14 +284,21 @@ class Host:
 
     def pools(self) -> list[PoolState]:
         """The pools as they are now."""
+        sandboxes, blanks = _supplies(self._pools.describe()), _supplies(self._blanks.describe())
         return [
-            PoolState(kind.template_id, kind.sizes, kind.network, ready, wanted, figures.hits, figures.misses)
-            for kind, ready, wanted, figures in self._pools.describe()
+            PoolState(
+                kind.template_id,
+                kind.sizes,
+                kind.network,
+                sandboxes.get(kind, Supply()),
+                blanks.get(kind, Supply()),
+            )
+            for kind in {**sandboxes, **blanks}
         ]
 
     async def drop_pooled(self) -> bool:
-        """Give up one ready sandbox for its memory; whether there was one."""
-        return await self._pools.drop_one()
+        """Give up one ready sandbox, or a blank, for its memory; whether there was one."""
+        return await self._pools.drop_one() or await self._blanks.drop_one()
 
     # What an earlier server left
 
@@ -249,12 +314,15 @@ class Host:
 
     async def clean_up(self, sandbox_ids: Collection[str]) -> None:
         """As `Engine.clean_up`, for several. It waits a moment; what takes longer goes on after this has returned."""
-        cleaning = {asyncio.ensure_future(self._clean_up(sandbox_id)) for sandbox_id in sandbox_ids}
-        self._cleaning |= cleaning
-        for each in cleaning:
-            each.add_done_callback(self._cleaning.discard)
+        cleaning = {self._clean_in_background(self._clean_up(sandbox_id)) for sandbox_id in sandbox_ids}
         if cleaning:
             await asyncio.wait(cleaning, timeout=_CLEAN_UP_SECONDS)
+
+    def _clean_in_background(self, cleaning: Coroutine[Any, Any, object]) -> "asyncio.Task[object]":
+        task = asyncio.ensure_future(cleaning)
+        self._cleaning.add(task)
+        task.add_done_callback(self._cleaning.discard)
+        return task
 
     async def _clean_up(self, sandbox_id: str) -> None:
         try:
@@ -345,9 +413,11 @@ class Host:
         async with self._admission.start():
             self._admission.require_disk(state_bytes, "The state of the session")
             self._require_open()
-            spec = self._make_spec(new_ulid(), request)
-            image = self._states.loaded(image_id, account_id, spec)
-            sandbox = await self._engine.restore_from(spec, image, as_clone=as_clone)
+            loaded = partial(self._states.loaded, image_id, account_id)
+            sandbox = await self._fill(request, loaded, as_clone=as_clone)
+            if sandbox is None:
+                spec = self._make_spec(new_ulid(), request)
+                sandbox = await self._engine.restore_from(spec, loaded(spec), as_clone=as_clone)
         return await self._keep(sandbox, StartedFrom.SNAPSHOT)
 
     async def has_image(self, image_id: str) -> bool:
@@ -386,7 +456,7 @@ class Host:
         """End every sandbox, or let go of those of sessions for the next server; none can be started afterwards."""
         self._closing = True
         await self._images.close()
-        await self._pools.close()
+        await asyncio.gather(self._pools.close(), self._blanks.close())
         await asyncio.gather(*self._cleaning)
         if leave_running:
             for sandbox in self._sandboxes.values():
@@ -406,6 +476,16 @@ def _saving_bytes(sandbox: Sandbox) -> int:
     """What of the disk's free room must be there for a state: for the checkpoint, for the image of it, which may be as
     large, and for what of its own disk the sandbox has taken already, but nobody sees yet."""
     return 2 * sandbox.state_bytes_max() + sandbox.unwritten_bytes()
+
+
+@asynccontextmanager
+async def _there(image: Path) -> AsyncGenerator[Path]:
+    """An image that is there already."""
+    yield image
+
+
+def _supplies(described: Sequence[tuple[SandboxKind, int, int, Figures]]) -> dict[SandboxKind, Supply]:
+    return {kind: Supply(ready, wanted, figures.hits, figures.misses) for kind, ready, wanted, figures in described}
 
 
 async def _rehearse(sandbox: Sandbox) -> None:

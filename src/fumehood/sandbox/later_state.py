@@ -1,5 +1,7 @@
 """The pipe by which a sandbox that is being made is told where its state is: it need not be there before it begins."""
 
+import asyncio
+import errno
 import os
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -8,6 +10,7 @@ from pathlib import Path
 
 _PIPE = "image"
 _PIPE_MODE = 0o600
+_LOOK_SECONDS = 0.02
 
 
 def make_pipe(folder: Path) -> None:
@@ -27,6 +30,26 @@ def told(folder: Path, image: Path) -> Generator[None]:
     with _opened(folder) as pipe:
         os.write(pipe, os.fsencode(image) + b"\n")
         yield
+
+
+async def hold(folder: Path) -> int:
+    """Wait until the sandbox is made; a descriptor that keeps it waiting, which ends with this process.
+
+    Closed before `tell`, it ends the sandbox. FileNotFoundError if there is none any more.
+    """
+    while True:
+        try:
+            # Only there while somebody reads, which the sandbox does once it is made.
+            return os.open(folder / _PIPE, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
+def tell(held: int, image: Path) -> None:
+    """Tell a sandbox that was kept waiting where the checkpoint is. OSError if it does not wait any more."""
+    os.write(held, os.fsencode(image) + b"\n")
 
 
 def give_up(folder: Path) -> None:

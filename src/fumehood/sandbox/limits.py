@@ -129,6 +129,18 @@ def processes(group: str) -> list[int]:
     return found
 
 
+def is_stopped(group: str) -> bool:
+    """Whether a host process of a sandbox was stopped by a signal."""
+    return any(_is_stopped(pid) for pid in processes(group))
+
+
+def _is_stopped(pid: int) -> bool:
+    with suppress(OSError):
+        # The state comes behind the name, which may have anything in it.
+        return Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[0] == "T"
+    return False
+
+
 def kill_processes(group: str) -> None:
     """Kill every host process of a sandbox: the last resort, that needs nothing of it to work."""
     for pid in processes(group):

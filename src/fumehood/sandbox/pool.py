@@ -4,13 +4,13 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import structlog
 
 from fumehood import clock
 from fumehood.errors import FumehoodError
-from fumehood.sandbox.contract import EndReason, GuestError, Sandbox
+from fumehood.sandbox.contract import End, EndReason, GuestError, SandboxSpec
 
 DEMAND_SECONDS = 60.0
 """How far back starts count as demand."""
@@ -18,6 +18,8 @@ _REST_SECONDS = 0.25
 """Between two refills, and from a start to the next refill: neither starts nor their first calls are slowed by it."""
 _GIVE_WAY_TIMES = 8
 """So often a refill gives way to starts that come meanwhile."""
+_NO_ROOM_SECONDS = 1.0
+"""Between two looks whether there is room for what is wanted."""
 _RETRY_SECONDS = 10.0
 LIFE_SECONDS = 600.0
 """How long a ready sandbox lives on if the server that made it is gone."""
@@ -29,6 +31,30 @@ log = structlog.get_logger()
 Kind = TypeVar("Kind", bound=Hashable)
 
 
+class Poolable(Protocol):
+    """What can be kept ready: a `Sandbox`, or a `Blank`."""
+
+    @property
+    def spec(self) -> SandboxSpec:
+        """What it is made of."""
+        ...
+
+    async def stop(self, reason: EndReason) -> End:
+        """As `Sandbox.stop`."""
+        ...
+
+    async def wait_end(self) -> End:
+        """As `Sandbox.wait_end`."""
+        ...
+
+    async def set_life(self, seconds: float) -> None:
+        """As `Sandbox.set_life`."""
+        ...
+
+
+Item = TypeVar("Item", bound=Poolable)
+
+
 @dataclass
 class Figures:
     """What became of the starts that asked for one kind."""
@@ -38,18 +64,18 @@ class Figures:
 
 
 @dataclass
-class _Pool:
-    ready: deque[Sandbox] = field(default_factory=deque[Sandbox])
+class _Pool(Generic[Item]):
+    ready: deque[Item] = field(default_factory=deque[Item])
     figures: Figures = field(default_factory=Figures)
     asked_at: deque[float] = field(default_factory=lambda: deque[float](maxlen=1024))
 
 
-class Pools(Generic[Kind]):
+class Pools(Generic[Kind, Item]):
     """All pools. `make` starts a sandbox of a kind; `has_room` tells whether the machine has room for idle ones now."""
 
     def __init__(
         self,
-        make: Callable[[Kind], Awaitable[Sandbox]],
+        make: Callable[[Kind], Awaitable[Item]],
         has_room: Callable[[], bool],
         smallest: int,
         largest: int,
@@ -72,7 +98,7 @@ class Pools(Generic[Kind]):
         self._has_room = has_room
         self._smallest = smallest
         self._largest = largest
-        self._pools: dict[Kind, _Pool] = {}
+        self._pools: dict[Kind, _Pool[Item]] = {}
         self._kept: set[Kind] = set()
         self._wanted = asyncio.Event()
         self._asked_at = -_REST_SECONDS
@@ -89,7 +115,7 @@ class Pools(Generic[Kind]):
             self._refilling = asyncio.ensure_future(self._refill_for_ever())
             self._renewing = asyncio.ensure_future(self._renew_for_ever())
 
-    def take(self, kind: Kind) -> Sandbox | None:
+    def take(self, kind: Kind) -> Item | None:
         """A ready sandbox, the caller's from now on; None if there is none."""
         pool = self._pool(kind)
         self._asked_at = clock.monotonic_seconds()
@@ -129,8 +155,8 @@ class Pools(Generic[Kind]):
         await asyncio.gather(*(sandbox.stop(EndReason.HOST_LOST) for sandbox in ready))
         await asyncio.gather(*self._ending, return_exceptions=True)
 
-    def _pool(self, kind: Kind) -> _Pool:
-        pool = self._pools.pop(kind, None) or _Pool()
+    def _pool(self, kind: Kind) -> _Pool[Item]:
+        pool = self._pools.pop(kind, None) or _Pool[Item]()
         # At the end: the first is then the one that was longest not asked for.
         self._pools[kind] = pool
         if len(self._pools) > _KINDS_MAX:
@@ -152,8 +178,10 @@ class Pools(Generic[Kind]):
             kind = self._neediest()
             if kind is None or not self._has_room():
                 self._wanted.clear()
+                # Room comes by itself, and nobody tells; what is wanted changes with a start, or in some time.
+                seconds = self._demand_seconds / 10 if kind is None else _NO_ROOM_SECONDS
                 try:
-                    await asyncio.wait_for(self._wanted.wait(), self._demand_seconds / 10)
+                    await asyncio.wait_for(self._wanted.wait(), seconds)
                 except TimeoutError:
                     await self._drop_surplus()
                 continue
@@ -179,14 +207,14 @@ class Pools(Generic[Kind]):
         kind = max(lacking, key=lambda each: lacking[each], default=None)
         return kind if kind is not None and lacking[kind] > 0 else None
 
-    def _put(self, kind: Kind, sandbox: Sandbox) -> None:
+    def _put(self, kind: Kind, sandbox: Item) -> None:
         pool = self._pool(kind)
         pool.ready.append(sandbox)
         watching = asyncio.ensure_future(self._forget_at_end(pool, sandbox))
         self._watching.add(watching)
         watching.add_done_callback(self._watching.discard)
 
-    async def _forget_at_end(self, pool: _Pool, sandbox: Sandbox) -> None:
+    async def _forget_at_end(self, pool: _Pool[Item], sandbox: Item) -> None:
         await sandbox.wait_end()
         if sandbox in pool.ready:
             pool.ready.remove(sandbox)
@@ -199,7 +227,7 @@ class Pools(Generic[Kind]):
                 for sandbox in [*pool.ready]:
                     await self._renew(pool, sandbox)
 
-    async def _renew(self, pool: _Pool, sandbox: Sandbox) -> None:
+    async def _renew(self, pool: _Pool[Item], sandbox: Item) -> None:
         """Give a ready sandbox its life anew; one that does not answer is ended, and another made in its place."""
         if sandbox not in pool.ready:
             return
@@ -214,7 +242,7 @@ class Pools(Generic[Kind]):
                 self._wanted.set()
                 await self._end(sandbox, EndReason.CRASHED)
 
-    async def _end(self, sandbox: Sandbox, reason: EndReason) -> None:
+    async def _end(self, sandbox: Item, reason: EndReason) -> None:
         """End a sandbox that is no pool's any more; it is ended whoever gives up waiting for that."""
 
         async def end() -> None:

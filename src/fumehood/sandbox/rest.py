@@ -55,6 +55,10 @@ class Rest:
             self._works -= 1
             self._not_before = clock.monotonic_seconds() + _AFTER_SECONDS
 
+    def begin(self) -> None:
+        """Let it rest from now on, as one in which nothing runs yet, until something is asked of it."""
+        self._is_resting = self._set_slack(_RESTING_NANOSECONDS)
+
     def look(self) -> None:
         """Let it rest if nothing has run in it since the last look; rouse it if something has."""
         now, cpu_seconds = clock.monotonic_seconds(), limits.read_cpu_seconds(self._group)
