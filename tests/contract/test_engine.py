@@ -7,6 +7,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
@@ -16,7 +17,9 @@ from typing import Any
 import pytest
 
 from fumehood.errors import SandboxLostError
+from fumehood.sandbox import limits
 from fumehood.sandbox.contract import EndReason, GuestError, GuestRequest
+from fumehood.sandbox.keeper import GRACE_SECONDS
 from fumehood.settings import MIB
 from tests.contract.conftest import CALL_SECONDS, OUTPUT_BYTES, Machine, run, sh
 from tests.host_traces import sandbox_processes
@@ -245,6 +248,148 @@ async def test_one_whose_state_never_came_can_be_cleaned_up_without_its_server(m
     begun.cancel()
     with pytest.raises(asyncio.CancelledError):
         await begun
+    await machine.until_nothing_is_left()
+
+
+@asynccontextmanager
+async def _there(image: Path) -> AsyncIterator[Path]:
+    yield image
+
+
+@pytest.fixture
+async def checkpoint(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One of a sandbox whose kernel has an `x`, which is 41."""
+    image = tmp_path_factory.mktemp("images") / "image"
+    original = await machine.engine.start_for_checkpoint(machine.spec())
+    await run(original, "x = 41")
+    await original.checkpoint(image)
+    await original.stop(EndReason.STOPPED)
+    return image
+
+
+def _group(machine: Machine) -> str:
+    """The control group of the sandbox that was made last."""
+    return limits.cgroup_of(machine.ids[-1], limits.parent_of(machine.data))
+
+
+async def test_a_blank_becomes_a_sandbox_with_the_state_and_the_life_that_it_is_given(
+    machine: Machine, checkpoint: Path
+) -> None:
+    random: list[str] = []
+    for as_clone, life_seconds in ((True, 200), (True, 200), (False, 200), (True, 3)):
+        blank = await machine.engine.prepare(machine.spec(life_seconds=100))
+        sandbox = await blank.restore(_there(checkpoint), life_seconds, as_clone=as_clone)
+        if life_seconds == 3:
+            async with asyncio.timeout(30):
+                assert (await sandbox.wait_end()).reason is EndReason.EXPIRED
+            break
+        deadline = int((machine.data / "sandboxes" / machine.ids[-1] / "deadline").read_text())
+        assert deadline > time.time() + 150 + GRACE_SECONDS
+        assert await run(sandbox, "print(x + 1)") == "42\n"
+        assert await sh(sandbox, "id -u; echo 1 > f; cat f; nproc") == "1000\n1\n2\n"
+        assert limit_bytes(machine.data) > machine.base.memory_bytes
+        random.append(await run(sandbox, "import random; print(random.random())"))
+        assert (await sandbox.stop(EndReason.STOPPED)).reason is EndReason.STOPPED
+    assert len({*random}) == 3
+    await machine.until_nothing_is_left()
+
+
+async def test_a_blank_that_is_given_away_has_nothing_to_give_a_second_time(machine: Machine, checkpoint: Path) -> None:
+    blank = await machine.engine.prepare(machine.spec())
+    sandbox = await blank.restore(_there(checkpoint), 200)
+    with pytest.raises(SandboxLostError, match="already"):
+        await blank.restore(_there(checkpoint), 200)
+    assert await run(sandbox, "print(x + 1)") == "42\n"
+    await sandbox.stop(EndReason.STOPPED)
+    await machine.until_nothing_is_left()
+
+
+async def test_a_blank_has_no_program_in_it_and_rests(machine: Machine) -> None:
+    blank = await machine.engine.prepare(machine.spec())
+    lines = [*sandbox_processes(machine.data).values()]
+    assert not [line for line in lines if "restore --image-path" in line]
+    before = limits.read_usage(_group(machine))
+    await asyncio.sleep(5)
+    after = limits.read_usage(_group(machine))
+    assert after.cpu_seconds - before.cpu_seconds < 0.1
+    assert after.memory_bytes < 64 * MIB
+    await blank.stop(EndReason.STOPPED)
+    await machine.until_nothing_is_left()
+
+
+_HARMS: dict[str, tuple[str, int]] = {
+    "its kernel is dead": (" boot ", signal.SIGKILL),
+    "its kernel is frozen": (" boot ", signal.SIGSTOP),
+    "what waits for its state is frozen": ("restore_later.sh", signal.SIGSTOP),
+    "what waits for its state is dead": ("restore_later.sh", signal.SIGKILL),
+    "its gofer is dead": (" gofer ", signal.SIGKILL),
+    "its keeper is frozen": ("supervise.sh", signal.SIGSTOP),
+    "its keeper is dead": ("supervise.sh", signal.SIGKILL),
+}
+
+
+@pytest.mark.parametrize("harm", _HARMS)
+async def test_a_blank_that_was_harmed_is_refused_soon_or_works_and_leaves_nothing(
+    machine: Machine, checkpoint: Path, harm: str
+) -> None:
+    word, number = _HARMS[harm]
+    blank = await machine.engine.prepare(machine.spec())
+    harmed = [pid for pid, line in sandbox_processes(machine.data).items() if word in line]
+    for pid in harmed:
+        os.kill(pid, number)
+    assert harmed
+    async with asyncio.timeout(20):
+        try:
+            sandbox = await blank.restore(_there(checkpoint), 200)
+        except (SandboxLostError, GuestError, TimeoutError):
+            await blank.stop(EndReason.STOPPED)
+        else:
+            assert harm.startswith("its keeper")
+            assert await run(sandbox, "print(x + 1)") == "42\n"
+            await sandbox.stop(EndReason.STOPPED)
+    await machine.clean_up()
+    await machine.until_nothing_is_left()
+
+
+async def test_a_blank_whose_state_is_no_good_says_so_and_leaves_nothing(machine: Machine, tmp_path: Path) -> None:
+    class DamagedError(Exception):
+        pass
+
+    @asynccontextmanager
+    async def damaged() -> AsyncIterator[Path]:
+        raise DamagedError
+        yield
+
+    blank = await machine.engine.prepare(machine.spec())
+    with pytest.raises(DamagedError):
+        await blank.restore(damaged(), 200)
+    await blank.stop(EndReason.STOPPED)
+    blank = await machine.engine.prepare(machine.spec())
+    with pytest.raises((SandboxLostError, TimeoutError)):
+        await blank.restore(_there(tmp_path / "nowhere"), 200)
+    await blank.stop(EndReason.STOPPED)
+    await machine.until_nothing_is_left()
+
+
+async def test_a_blank_ends_at_the_end_of_its_life_unless_that_is_renewed(machine: Machine) -> None:
+    blank = await machine.engine.prepare(machine.spec(life_seconds=1))
+    renewed = await machine.engine.prepare(machine.spec(life_seconds=1))
+    await renewed.set_life(200)
+    async with asyncio.timeout(2 * GRACE_SECONDS):
+        await blank.wait_end()
+    with pytest.raises(SandboxLostError):
+        await blank.set_life(200)
+    await renewed.set_life(200)
+    await renewed.stop(EndReason.STOPPED)
+    await machine.until_nothing_is_left()
+
+
+async def test_a_blank_can_be_cleaned_up_without_its_server(machine: Machine, checkpoint: Path) -> None:
+    blank = await machine.engine.prepare(machine.spec())
+    await machine.clean_up()
+    with pytest.raises(SandboxLostError):
+        await blank.restore(_there(checkpoint), 200)
+    await blank.wait_end()
     await machine.until_nothing_is_left()
 
 

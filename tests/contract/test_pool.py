@@ -1,15 +1,22 @@
 """Pools of ready sandboxes, and the host that starts from them."""
 
 import asyncio
+import os
+import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
-from fumehood.sandbox.contract import EndReason, GuestRequest, Sandbox
-from fumehood.sandbox.host import StartedFrom
+import pytest
+
+from fumehood.errors import ImageError
+from fumehood.sandbox.contract import EndReason, GuestRequest, Mount, Sandbox
+from fumehood.sandbox.host import Host, StartedFrom, Supply
 from fumehood.sandbox.pool import Pools
 from tests.contract.conftest import CALL_SECONDS, OUTPUT_BYTES, Machine
 from tests.contract.hosts import ANY, host_of
+from tests.host_traces import sandbox_processes
 from tests.waiting import until
 
 _READY_SECONDS = 120.0
@@ -203,3 +210,127 @@ async def test_a_burst_of_starts_all_come_up(machine: Machine) -> None:
         )
         assert {reply.body for reply in replies} == {b"alive\n"}
     await machine.until_nothing_is_left()
+
+
+def _blanks(host: Host) -> Supply:
+    """Those of the one kind that there is."""
+    return next((state.blanks for state in host.pools()), Supply())
+
+
+def _blank_ids(machine: Machine) -> list[str]:
+    """Sandboxes on the machine that wait for their state."""
+    lines = [line.split() for line in sandbox_processes(machine.data).values()]
+    waiting = [line for line in lines if "restore_later.sh" in " ".join(line[:2]) and line[0] == "bash"]
+    return [line[3] for line in waiting]
+
+
+@asynccontextmanager
+async def host_with_a_blank(machine: Machine) -> AsyncIterator[Host]:
+    """One that has no ready sandbox, and soon a blank; nothing may be left of it at the end."""
+    async with host_of(machine, machine.base.root, pool_max=1, blanks=1) as host:
+        await host.warm_up(ANY.kind)
+        await until(lambda: _blanks(host).ready == 1, "a blank", _READY_SECONDS)
+        yield host
+    await machine.until_nothing_is_left()
+
+
+async def _says(host: Host, sandbox_id: str, command: str) -> bytes:
+    request = GuestRequest("command", {"timeout_seconds": CALL_SECONDS}, (command.encode(),))
+    return (await host.call(sandbox_id, request, CALL_SECONDS, OUTPUT_BYTES)).body
+
+
+async def test_a_start_without_a_ready_sandbox_and_a_wake_each_take_a_blank_and_another_is_made(
+    machine: Machine,
+) -> None:
+    async with host_with_a_blank(machine) as host:
+        [first] = _blank_ids(machine)
+        started = await host.start(ANY)
+        assert (started.sandbox_id, started.started_from) == (first, StartedFrom.RESTORE)
+        await _says(host, first, "echo kept > file")
+        await until(lambda: _blanks(host).ready == 1, "another one", _READY_SECONDS)
+        [second] = _blank_ids(machine)
+        saved = await host.save(first, "a session", "1", 300)
+        await host.stop(first, EndReason.STOPPED)
+        woken = await host.load(saved.image_id, "1", ANY, as_clone=False)
+        assert woken.sandbox_id == second
+        assert await _says(host, second, "cat file") == b"kept\n"
+        assert (_blanks(host).hits, _blanks(host).misses) == (2, 0)
+        # It was somebody's: nobody else gets it.
+        await until(lambda: _blanks(host).ready == 1, "a third one", _READY_SECONDS)
+        assert len({first, second, *_blank_ids(machine)}) == 3
+
+
+async def test_an_image_that_is_refused_is_refused_with_a_blank_too_and_costs_the_blank(machine: Machine) -> None:
+    async with host_with_a_blank(machine) as host:
+        started = await host.start(ANY)
+        saved = await host.save(started.sandbox_id, "a session", "1", 300)
+        await until(lambda: _blanks(host).ready == 1, "another one", _READY_SECONDS)
+        with pytest.raises(ImageError, match="there is no image"):
+            await host.load(saved.image_id, "2", ANY, as_clone=True)
+        await until(lambda: _blanks(host).ready == 1, "another one", _READY_SECONDS)
+        assert _blanks(host).hits == 2
+
+
+@pytest.mark.parametrize(
+    ("word", "number"), [(" boot ", signal.SIGKILL), (" boot ", signal.SIGSTOP), ("restore_later.sh", signal.SIGSTOP)]
+)
+async def test_a_blank_that_is_dead_or_frozen_costs_a_start_nothing_but_time(
+    machine: Machine, word: str, number: signal.Signals
+) -> None:
+    async with host_with_a_blank(machine) as host:
+        [blank] = _blank_ids(machine)
+        for pid, line in sandbox_processes(machine.data).items():
+            if word in line and blank in line:
+                os.kill(pid, number)
+        started = await host.start(ANY)
+        assert started.sandbox_id != blank
+        assert started.started_from is StartedFrom.RESTORE
+        assert await _says(host, started.sandbox_id, "echo alive") == b"alive\n"
+        await until(lambda: not (machine.data / "sandboxes" / blank).exists(), "nothing left of it")
+
+
+async def test_only_a_start_of_exactly_its_kind_takes_a_blank(machine: Machine) -> None:
+    other_sizes = replace(ANY.kind, sizes=replace(ANY.kind.sizes, processes_max=128))
+    mounted = replace(ANY.kind, mounts=(Mount("/mnt/here", str(machine.data), is_read_only=True),))
+    async with host_with_a_blank(machine) as host:
+        [blank] = _blank_ids(machine)
+        for kind in (other_sizes, mounted):
+            assert (await host.start(replace(ANY, kind=kind))).sandbox_id != blank
+        found = {(state.sizes.processes_max, state.blanks.hits) for state in host.pools()}
+        assert found == {(ANY.kind.sizes.processes_max, 0), (128, 0)}
+
+
+async def test_a_blank_of_what_its_kind_was_made_of_before_is_not_used(machine: Machine) -> None:
+    async with host_with_a_blank(machine) as host:
+        [blank] = _blank_ids(machine)
+        machine.base = replace(machine.base, environment={"NEW": "1"})
+        await host.warm_up(ANY.kind)
+        started = await host.start(ANY)
+        assert started.sandbox_id != blank
+        assert await _says(host, started.sandbox_id, "echo $NEW") == b"1\n"
+
+
+async def test_blanks_are_given_up_where_memory_is_short_and_not_kept_where_there_is_no_pool(machine: Machine) -> None:
+    async with host_with_a_blank(machine) as host:
+        assert await host.drop_pooled()
+        assert _blanks(host).ready == 0
+    async with host_of(machine, machine.base.root, pool_max=0, blanks=1) as host:
+        await host.warm_up(ANY.kind)
+        started = await host.start(ANY)
+        assert (_blanks(host).wanted, _blanks(host).hits) == (0, 0)
+        assert {path.name for path in (machine.data / "sandboxes").iterdir()} == {started.sandbox_id}
+    await machine.until_nothing_is_left()
+
+
+async def test_what_starts_ask_for_comes_before_what_is_only_kept(machine: Machine) -> None:
+    async with pools_of(machine, 1, 1, demand_seconds=20.0) as (pools, _):
+        pools.keep("kept")
+        await until_ready(pools, 1)
+        assert pools.take("asked for") is None
+
+        def is_there(kind: str) -> bool:
+            return kind in [each for each, ready, _, _ in pools.describe() if ready]
+
+        await until(lambda: is_there("asked for"), "one of what was asked for", _READY_SECONDS)
+        assert not is_there("kept")
+        await until(lambda: is_there("kept"), "one of what is kept, once nobody asks for the other", _READY_SECONDS)

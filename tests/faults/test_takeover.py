@@ -325,13 +325,74 @@ def test_what_waits_in_the_pool_ends_by_itself_when_its_server_was_killed_and_no
 
 
 def test_what_waits_in_the_pool_lives_on_past_its_life_while_its_server_does(servers: Servers) -> None:
-    server = servers.start(FUMEHOOD_POOL_MIN="1", FUMEHOOD_POOL_MAX="1", FUMEHOOD_POOL_LIFE_SECONDS="10")
+    # Of blanks there are none, so that the one folder is that of the ready sandbox.
+    server = servers.start(
+        FUMEHOOD_POOL_MIN="1", FUMEHOOD_POOL_MAX="1", FUMEHOOD_POOL_LIFE_SECONDS="10", FUMEHOOD_POOL_BLANKS="0"
+    )
     caller = Caller(server)
     wait_until(lambda: json.loads(caller.call("GET", "/fumehood/v1/pool").body)["pools"][0]["ready"] == 1, "one", 120)
     [waiting] = (servers.data / "sandboxes").iterdir()
     over = time.monotonic() + 15
     wait_until(lambda: time.monotonic() > over, "the end of its first life")
     assert waiting.is_dir()
+    server.stop()
+    servers.wait_until_nothing_is_left()
+
+
+_BLANKS = {"FUMEHOOD_POOL_MIN": "0", "FUMEHOOD_POOL_MAX": "1", "FUMEHOOD_POOL_BLANKS": "1"}
+"""One blank, and no ready sandbox until a start has found none."""
+
+
+def _blanks(server: Service) -> dict[str, int]:
+    return json.loads(Caller(server).call("GET", "/fumehood/v1/pool").body)["pools"][0]["blanks"]
+
+
+def _with_a_blank(servers: Servers) -> Service:
+    server = servers.start(**_BLANKS)
+    wait_until(lambda: _blanks(server)["ready"] == 1, "a blank", 120)
+    return server
+
+
+def test_a_blank_ends_with_its_server_and_a_session_that_took_one_goes_on(servers: Servers) -> None:
+    server = _with_a_blank(servers)
+    session = Session(server.client())
+    session.run("x = 42")
+    assert _blanks(server)["hits"] == 1
+    wait_until(lambda: _blanks(server)["ready"] == 1, "another blank", 120)
+    server.kill()
+    waiting = "restore_later.sh"
+    wait_until(lambda: not any(waiting in line for line in sandbox_processes(servers.data).values()), "its end")
+    after = servers.start(server.port)
+    session.client = after.client()
+    assert session.run("print(x)")["structuredContent"]["stdout"] == "42"
+    wait_until(lambda: len([*(servers.data / "sandboxes").iterdir()]) == 1, "only the session's")
+    session.stop()
+    servers.wait_until_nothing_is_left()
+
+
+def test_a_blank_that_is_frozen_when_its_server_is_killed_goes_with_the_next_server(servers: Servers) -> None:
+    server = _with_a_blank(servers)
+    for word in ("supervise.sh", "restore_later.sh", " boot "):
+        assert servers.signal_processes(word, signal.SIGSTOP) >= 1
+    server.kill()
+    servers.start()
+    servers.wait_until_nothing_is_left()
+
+
+@pytest.mark.parametrize(
+    ("word", "number"), [(" boot ", signal.SIGKILL), (" boot ", signal.SIGSTOP), ("restore_later.sh", signal.SIGSTOP)]
+)
+def test_a_session_wakes_though_the_blank_for_it_is_dead_or_frozen(
+    servers: Servers, word: str, number: signal.Signals
+) -> None:
+    server = _with_a_blank(servers)
+    session = Session(server.client(read_timeout=120))
+    session.run("x = 42")
+    assert Caller(server).call("POST", f"/fumehood/v1/sessions/{session.id}/pause").status == 200
+    wait_until(lambda: _blanks(server)["ready"] == 1, "another blank", 120)
+    assert servers.signal_processes(word, number) >= 1
+    assert session.run("print(x)")["structuredContent"]["stdout"] == "42"
+    session.stop()
     server.stop()
     servers.wait_until_nothing_is_left()
 

@@ -120,9 +120,10 @@ class Keeper:
         return (status.f_blocks - status.f_bfree) * status.f_frsize
 
     def go_on(self) -> None:
-        """Let it run, if it was stopped."""
-        with suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGCONT)
+        """Let it run, if it was stopped, and the command that it waits for."""
+        for pid in (self.pid, *_children(self.pid)):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
 
 def _end_of(descriptor: int) -> "asyncio.Future[None]":
@@ -160,6 +161,12 @@ def _read_pid(path: Path) -> int | None:
         return int(path.read_text())
     except (OSError, ValueError):
         return None
+
+
+def _children(pid: int) -> list[int]:
+    with suppress(OSError):
+        return [int(child) for child in Path("/proc", str(pid), "task", str(pid), "children").read_text().split()]
+    return []
 
 
 def _keeps(pid: int, folder: Path) -> bool:

@@ -86,6 +86,8 @@ class Pools(Generic[Kind, Item]):
     ) -> None:
         """Kinds that are `keep`t have at least `smallest` sandboxes ready; all kinds together at most `largest`.
 
+        What recent starts want of other kinds comes before what is only kept, where there is not room for both.
+
         What `make` makes ends itself after `life_seconds`; those that wait longer are given as much again every
         `renew_seconds` (None: ten times in it), which shows too whether they still answer. Starts count as demand for
         `demand_seconds`.
@@ -166,12 +168,18 @@ class Pools(Generic[Kind, Item]):
         return pool
 
     def _target(self, kind: Kind) -> int:
-        """How many are wanted: as many starts as came together in the last minute's busiest tenth, and the smallest."""
-        pool = self._pools[kind]
+        """How many are wanted: as many as recent starts want, and the smallest."""
+        least = 0
+        if kind in self._kept:
+            others = sum(self._demand(pool) for each, pool in self._pools.items() if each != kind)
+            least = min(self._smallest, max(self._largest - others, 0))
+        return min(max(least, self._demand(self._pools[kind])), self._largest)
+
+    def _demand(self, pool: _Pool[Item]) -> int:
+        """As many starts as came together in the last minute's busiest tenth."""
         now = clock.monotonic_seconds()
         recent = [moment for moment in pool.asked_at if now - moment < self._demand_seconds]
-        least = self._smallest if kind in self._kept else 0
-        return min(max(least, _busiest(recent, self._demand_seconds / 10)), self._largest)
+        return _busiest(recent, self._demand_seconds / 10)
 
     async def _refill_for_ever(self) -> None:
         while True:

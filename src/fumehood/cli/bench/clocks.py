@@ -85,6 +85,7 @@ class Clocks:
 
         def each(number: int) -> None:
             held: list[str] = []
+            self._until_blanks()
             try:
                 self.floor(number, MISS_PANDAS)
                 self._first_miss(number, held)
@@ -136,6 +137,7 @@ class Clocks:
 
             def each(number: int) -> None:
                 self._hibernate(session_id)
+                self._until_blanks()
                 self.floor(number, WAKE)
                 self.samples.take(number, [WAKE], self._marked(WAKE, session_id, _KEPT))
 
@@ -174,6 +176,18 @@ class Clocks:
         own = Samples()
         own.take(number, [start, result], flow)
         return own, started[0] if started else None
+
+    def _until_blanks(self) -> None:
+        """Until there are as many blanks as wanted, as some moments after any start. TimeoutError after a minute."""
+        deadline = time.monotonic() + _POOL_SECONDS
+        while any(
+            pool["blanks"]["ready"] < pool["blanks"]["wanted"]
+            for pool in extension.get(self.variables, "pool")["pools"]
+            if "blanks" in pool
+        ):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"there was no blank within {_POOL_SECONDS:g} s")
+            time.sleep(_POLL_SECONDS)
 
     def _started_from(self, session_id: str) -> str:
         return str(extension.get(self.variables, f"sessions/{session_id}")["startedFrom"])
