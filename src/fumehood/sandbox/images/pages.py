@@ -38,11 +38,12 @@ class DamagedError(Exception):
     """A difference does not fit its base, or is not one."""
 
 
-def map_file(path: Path) -> memoryview:
-    """The file's bytes, read when they are looked at."""
+def map_file(path: Path, *, at_once: bool = False) -> memoryview:
+    """The file's bytes, read when they are looked at, or `at_once`."""
+    flags = mmap.MAP_SHARED | (mmap.MAP_POPULATE if at_once else 0)
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
-        return memoryview(mmap.mmap(file.fileno(), size, prot=mmap.PROT_READ) if size else b"")
+        return memoryview(mmap.mmap(file.fileno(), size, flags, mmap.PROT_READ) if size else b"")
 
 
 def write_difference(raw: Path, base: Path | None, index: Path, difference: Path) -> str:
@@ -77,7 +78,8 @@ def rebuild(difference: Path, base: Path | None, size: int, new: Path) -> None:
     try:
         batch: list[memoryview] = []
         waiting = 0
-        for piece in _pieces(difference, base, size):
+        # Most of the base is needed; mapped at once it is copied in half the time that finding each page in turn takes.
+        for piece in _pieces(difference, base, size, at_once=True):
             batch.append(piece)
             waiting += len(piece)
             if len(batch) == _WRITE_PIECES or waiting >= _WRITE_BYTES:
@@ -185,9 +187,9 @@ def _by_key(keys: bytes) -> dict[bytes, int]:
     return {key: page for page, (key,) in enumerate(_KEY.iter_unpack(keys))}
 
 
-def _pieces(difference: Path, base: Path | None, size: int) -> Iterator[memoryview]:
-    """The file's bytes in order, as views of the base and of what the difference has itself."""
-    content = map_file(base) if base else memoryview(b"")
+def _pieces(difference: Path, base: Path | None, size: int, *, at_once: bool = False) -> Iterator[memoryview]:
+    """The file's bytes in order, as views of the base, mapped `at_once`, and of what the difference has itself."""
+    content = map_file(base, at_once=at_once) if base else memoryview(b"")
     left = size
     for runs, own in _read_blocks(map_file(difference)):
         for piece in _block_pieces(runs, own, content):
