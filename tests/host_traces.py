@@ -66,6 +66,13 @@ def sandbox_processes(data: Path) -> dict[int, str]:
     return found
 
 
+def blanks(data: Path) -> dict[int, str]:
+    """What waits for the state of a sandbox that has none yet: pid → the sandbox's id."""
+    lines = {pid: line.split() for pid, line in sandbox_processes(data).items()}
+    # A keeper has the name of that script in its arguments too.
+    return {pid: line[3] for pid, line in lines.items() if line[1].endswith("/restore_later.sh")}
+
+
 def _processes(data: Path) -> set[str]:
     return {f"process {pid} {line[:200]}" for pid, line in sandbox_processes(data).items()}
 

@@ -16,7 +16,7 @@ from fumehood.sandbox.host import Host, StartedFrom, Supply
 from fumehood.sandbox.pool import Pools
 from tests.contract.conftest import CALL_SECONDS, OUTPUT_BYTES, Machine
 from tests.contract.hosts import ANY, host_of
-from tests.host_traces import sandbox_processes
+from tests.host_traces import blanks, sandbox_processes
 from tests.waiting import until
 
 _READY_SECONDS = 120.0
@@ -217,13 +217,6 @@ def _blanks(host: Host) -> Supply:
     return next((state.blanks for state in host.pools()), Supply())
 
 
-def _blank_ids(machine: Machine) -> list[str]:
-    """Sandboxes on the machine that wait for their state."""
-    lines = [line.split() for line in sandbox_processes(machine.data).values()]
-    waiting = [line for line in lines if "restore_later.sh" in " ".join(line[:2]) and line[0] == "bash"]
-    return [line[3] for line in waiting]
-
-
 @asynccontextmanager
 async def host_with_a_blank(machine: Machine) -> AsyncIterator[Host]:
     """One that has no ready sandbox, and soon a blank; nothing may be left of it at the end."""
@@ -243,12 +236,12 @@ async def test_a_start_without_a_ready_sandbox_and_a_wake_each_take_a_blank_and_
     machine: Machine,
 ) -> None:
     async with host_with_a_blank(machine) as host:
-        [first] = _blank_ids(machine)
+        [first] = blanks(machine.data).values()
         started = await host.start(ANY)
         assert (started.sandbox_id, started.started_from) == (first, StartedFrom.RESTORE)
         await _says(host, first, "echo kept > file")
         await until(lambda: _blanks(host).ready == 1, "another one", _READY_SECONDS)
-        [second] = _blank_ids(machine)
+        [second] = blanks(machine.data).values()
         saved = await host.save(first, "a session", "1", 300)
         await host.stop(first, EndReason.STOPPED)
         woken = await host.load(saved.image_id, "1", ANY, as_clone=False)
@@ -257,7 +250,7 @@ async def test_a_start_without_a_ready_sandbox_and_a_wake_each_take_a_blank_and_
         assert (_blanks(host).hits, _blanks(host).misses) == (2, 0)
         # It was somebody's: nobody else gets it.
         await until(lambda: _blanks(host).ready == 1, "a third one", _READY_SECONDS)
-        assert len({first, second, *_blank_ids(machine)}) == 3
+        assert len({first, second, *blanks(machine.data).values()}) == 3
 
 
 async def test_an_image_that_is_refused_is_refused_with_a_blank_too_and_costs_the_blank(machine: Machine) -> None:
@@ -272,16 +265,16 @@ async def test_an_image_that_is_refused_is_refused_with_a_blank_too_and_costs_th
 
 
 @pytest.mark.parametrize(
-    ("word", "number"), [(" boot ", signal.SIGKILL), (" boot ", signal.SIGSTOP), ("restore_later.sh", signal.SIGSTOP)]
+    ("word", "number"), [(" boot ", signal.SIGKILL), (" boot ", signal.SIGSTOP), ("what waits", signal.SIGSTOP)]
 )
 async def test_a_blank_that_is_dead_or_frozen_costs_a_start_nothing_but_time(
     machine: Machine, word: str, number: signal.Signals
 ) -> None:
     async with host_with_a_blank(machine) as host:
-        [blank] = _blank_ids(machine)
-        for pid, line in sandbox_processes(machine.data).items():
-            if word in line and blank in line:
-                os.kill(pid, number)
+        [blank] = blanks(machine.data).values()
+        lines = sandbox_processes(machine.data)
+        for pid in [pid for pid in lines if word in lines[pid]] or blanks(machine.data):
+            os.kill(pid, number)
         started = await host.start(ANY)
         assert started.sandbox_id != blank
         assert started.started_from is StartedFrom.RESTORE
@@ -293,7 +286,7 @@ async def test_only_a_start_of_exactly_its_kind_takes_a_blank(machine: Machine) 
     other_sizes = replace(ANY.kind, sizes=replace(ANY.kind.sizes, processes_max=128))
     mounted = replace(ANY.kind, mounts=(Mount("/mnt/here", str(machine.data), is_read_only=True),))
     async with host_with_a_blank(machine) as host:
-        [blank] = _blank_ids(machine)
+        [blank] = blanks(machine.data).values()
         for kind in (other_sizes, mounted):
             assert (await host.start(replace(ANY, kind=kind))).sandbox_id != blank
         found = {(state.sizes.processes_max, state.blanks.hits) for state in host.pools()}
@@ -302,7 +295,7 @@ async def test_only_a_start_of_exactly_its_kind_takes_a_blank(machine: Machine) 
 
 async def test_a_blank_of_what_its_kind_was_made_of_before_is_not_used(machine: Machine) -> None:
     async with host_with_a_blank(machine) as host:
-        [blank] = _blank_ids(machine)
+        [blank] = blanks(machine.data).values()
         machine.base = replace(machine.base, environment={"NEW": "1"})
         await host.warm_up(ANY.kind)
         started = await host.start(ANY)
