@@ -50,6 +50,12 @@ async def test_an_idle_sandbox_rests_and_a_call_rouses_it_first(machine: Machine
             await until(lambda: _rests(machine), "rest")
 
 
+async def test_a_blank_rests_before_anything_has_run_in_it(machine: Machine) -> None:
+    blank = await machine.engine.prepare(machine.spec())
+    assert _rests(machine)
+    await blank.stop(EndReason.STOPPED)
+
+
 async def test_a_sandbox_at_rest_wakes_up_seldom(machine: Machine) -> None:
     async with machine.sandbox() as sandbox:
         awake = asyncio.ensure_future(sh(sandbox, "sleep 6"))
