@@ -212,9 +212,9 @@ def as_page(soak: Soak) -> str:
         "commands, tasks, files by tool, by code and by `/fumehood/v1`, pauses, requests that must be refused. It ends "
         "by a stop, by two, or by its timeout, and must then say so. An error that is not what the call had to give is "
         "unexplained. The warm-up took an eighth of the time, half a minute at least; answers are kept for "
-        f"{_CALL_MEMORY_SECONDS} s instead of 300 s, so that memory can be compared soon after. Before it came crowds of "
-        "requests, until they brought no more threads and database connections, which a server keeps. The sandboxes that "
-        "are ready in the pool follow demand: only what is held beyond what they hold must not have become more.",
+        f"{_CALL_MEMORY_SECONDS} s instead of 300 s, so that memory can be compared soon after. Before it came crowds "
+        "of requests, until they brought no more threads and database connections, which a server keeps. The sandboxes "
+        "that are ready in the pool follow demand: only what is held beyond what they hold must not have become more.",
         "",
         "| no session left | after the warm-up | at the end |",
         "|---|---:|---:|",
