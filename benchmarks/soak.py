@@ -257,6 +257,7 @@ def _rows(of_each: Mapping[str, int], before: Resources, after: Resources) -> li
         "server's other descriptors": [each.descriptors for each in looks],
         "server's threads": [each.threads for each in looks],
         "sandboxes ready in the pool": [each.ready for each in looks],
+        "blanks, which are in no other row": [each.blanks for each in looks],
     }
     rows |= {
         f"{title}, and beyond {of_each.get(kind, 0)} for each ready one": [

@@ -2,12 +2,13 @@
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from tests.host_traces import traces
+from tests.host_traces import blanks, sandbox_processes, traces
 
 from benchmarks.servers import Started
 from fumehood.cli.bench import extension, memory
@@ -24,8 +25,8 @@ class Resources:
     """What is held at a moment. `held` and `ready` tell of sandboxes, the others of the server's process.
 
     `held` counts their processes, mounts, control groups, loop devices, folders, and the server's descriptors of files
-    in their folders, which `descriptors` leaves out. `ready` sandboxes wait in the server's pools, which want `wanted`.
-    Memory is in bytes.
+    in their folders, which `descriptors` leaves out; but nothing of `blanks`. `ready` sandboxes wait in the server's
+    pools, which want `lacking` more, or fewer, of them and of blanks. Memory is in bytes.
     """
 
     resident_bytes: int
@@ -33,7 +34,8 @@ class Resources:
     threads: int
     held: Mapping[str, int]
     ready: int
-    wanted: int
+    blanks: int
+    lacking: int
 
     def of_each_ready(self) -> dict[str, int]:
         """What one ready sandbox holds; of a look at a server that holds nothing else, as one that has no session yet.
@@ -73,21 +75,33 @@ def mebibytes(size: int) -> str:
 
 def look(server: Started) -> Resources:
     """What is held now."""
-    # Of a trace's text only the kind counts: numbers and names differ from one sandbox to the next.
-    kinds = Counter(trace.rpartition(" ")[0].split()[0] for trace in traces(server.data))
+    pools: list[dict[str, Any]] = extension.get(server.variables, "pool")["pools"]
     targets = _descriptors(server.pid)
-    of_sandboxes = sum(target.startswith(f"{server.data}/sandboxes/") for target in targets)
-    if of_sandboxes:
-        kinds["descriptor"] = of_sandboxes
-    pools = extension.get(server.variables, "pool")["pools"]
+    of_sandboxes = [target for target in targets if target.startswith(f"{server.data}/sandboxes/")]
+    found = [f"descriptor {target}" for target in of_sandboxes]
+    # A process is told twice: the traces have only the beginning of its arguments.
+    found += [f"process {line}" for line in sandbox_processes(server.data).values()]
+    found += [trace for trace in traces(server.data) if not trace.startswith("process ")]
+    there = sum(pool["blanks"]["ready"] for pool in pools)
     return Resources(
         memory.resident_bytes(server.pid),
-        len(targets) - of_sandboxes,
+        len(targets) - len(of_sandboxes),
         threads(server),
-        dict(sorted(kinds.items())),
+        held_without_blanks(found, {*blanks(server.data).values()}, there),
         sum(pool["ready"] for pool in pools),
-        sum(pool["wanted"] for pool in pools),
+        there,
+        sum(abs(supply["wanted"] - supply["ready"]) for pool in pools for supply in (pool, pool["blanks"])),
     )
+
+
+def held_without_blanks(found: Iterable[str], blank_ids: Collection[str], there: int) -> dict[str, int]:
+    """What is `found`, by its first word, but for what names one of the blanks, of which the server has `there`.
+
+    If there are others than it has, one at least is nobody's: all of them count.
+    """
+    apart = blank_ids if len(blank_ids) == there else ()
+    kinds = Counter(each.split()[0] for each in found if not any(blank_id in each for blank_id in apart))
+    return dict(sorted(kinds.items()))
 
 
 def threads(server: Started) -> int:
@@ -106,7 +120,7 @@ def settled(server: Started) -> Resources:
         time.sleep(_POLL_SECONDS)
         now = look(server)
         is_same = (now.held, now.descriptors) == (last.held, last.descriptors)
-        steady = steady + 1 if is_same and now.ready == now.wanted else 0
+        steady = steady + 1 if is_same and not now.lacking else 0
         last = now
     return last
 

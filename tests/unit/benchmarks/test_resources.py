@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.soaking.resources import Resources, leaks
+from benchmarks.soaking.resources import Resources, held_without_blanks, leaks
 
 _OF_EACH = {"process": 4, "mount": 1, "group": 9, "loop": 1, "folder": 4, "descriptor": 2}
 _MIB = 1024 * 1024
@@ -16,7 +16,7 @@ def _look(ready: int, more: dict[str, int] | None = None, **changes: Any) -> Res
     held = {kind: ready * count for kind, count in _OF_EACH.items()}
     for kind, count in (more or {}).items():
         held[kind] = held.get(kind, 0) + count
-    return replace(Resources(150 * _MIB, 24, 15, {k: n for k, n in held.items() if n}, ready, ready), **changes)
+    return replace(Resources(150 * _MIB, 24, 15, {k: n for k, n in held.items() if n}, ready, 1, 0), **changes)
 
 
 @pytest.mark.parametrize(("before", "after"), [(2, 2), (3, 4), (8, 0), (0, 8)])
@@ -35,7 +35,7 @@ def test_a_thing_that_no_ready_sandbox_holds_is_a_leak() -> None:
 
 
 def test_a_whole_sandbox_that_is_in_no_pool_is_a_leak() -> None:
-    found = leaks(_OF_EACH, _look(3), replace(_look(4), ready=3, wanted=3))
+    found = leaks(_OF_EACH, _look(3), replace(_look(4), ready=3))
     assert found == [f"{kind}: 0 → {count}" for kind, count in sorted(_OF_EACH.items())]
 
 
@@ -69,3 +69,16 @@ def test_a_server_without_a_session_tells_what_a_ready_sandbox_holds() -> None:
 def test_what_is_held_beside_ready_sandboxes_is_not_taken_for_theirs(ready: int) -> None:
     with pytest.raises(ValueError, match=f"{ready} sandboxes are ready"):
         _look(ready, {"mount": 1}).of_each_ready()
+
+
+_FOUND = ["process runsc a", "process bash b", "process bash b", "mount /sandboxes/a", "mount /sandboxes/b", "folder b"]
+
+
+def test_what_the_servers_blanks_hold_is_left_out() -> None:
+    assert held_without_blanks(_FOUND, {"/b", " b"}, 2) == {"mount": 1, "process": 1}
+    assert held_without_blanks(_FOUND, set(), 0) == {"folder": 1, "mount": 2, "process": 3}
+
+
+@pytest.mark.parametrize("there", [0, 1, 3])
+def test_blanks_that_the_server_does_not_know_are_counted(there: int) -> None:
+    assert held_without_blanks(_FOUND, {"/b", " b"}, there) == {"folder": 1, "mount": 2, "process": 3}
