@@ -1,11 +1,12 @@
 """`python -m benchmarks.soak`: many sessions' whole lives for a long time, every answer checked, and nothing left over.
 
-A warm-up comes first: what a server has after it, with no session, is what it must have at the end.
+A warm-up comes first: what a server has after it, with no session, is what it must have at the end. Sandboxes that are
+ready in its pool are no session's, and as many as lately were asked for: what they hold is not counted.
 """
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ from rich.console import Console
 
 from benchmarks import servers
 from benchmarks.servers import Started
-from benchmarks.soaking import resources
+from benchmarks.soaking import crowd, resources
 from benchmarks.soaking.life import Life, Tally
 from benchmarks.soaking.resources import Resources
 from fumehood.cli.bench import calls, machine
@@ -29,8 +30,6 @@ _RESULTS = Path(__file__).with_name("results")
 _MINUTES, _CALLS = 20.0, 20_000
 _LOOK_SECONDS = 15.0
 _CALL_MEMORY_SECONDS = 30
-_MEMORY_GROWTH_MAX = 0.10
-_MIB = 1024 * 1024
 _Minutes = Annotated[float, Parameter(validator=validators.Number(gt=0))]
 _Count = Annotated[int, Parameter(validator=validators.Number(gte=1))]
 app = cyclopts.App(name="soak", help="Many sessions' whole lives for a long time.")
@@ -46,6 +45,7 @@ class Soak:
     workers: int
     seconds: float
     tally: Tally
+    before_any_session: Resources
     after_warm_up: Resources
     at_the_end: Resources
     meanwhile: list[Resources] = field(default_factory=list[Resources])
@@ -57,16 +57,8 @@ class Soak:
 
     @property
     def leaks(self) -> list[str]:
-        """What there is more of at the end than after the warm-up; memory may grow by a tenth."""
-        before, after = self.after_warm_up, self.at_the_end
-        counts = {"descriptors": (before.descriptors, after.descriptors), "threads": (before.threads, after.threads)}
-        counts |= {
-            kind: (before.held.get(kind, 0), after.held.get(kind, 0)) for kind in before.held.keys() | after.held.keys()
-        }
-        found = [f"{kind}: {first} → {last}" for kind, (first, last) in sorted(counts.items()) if last > first]
-        if after.resident_bytes > before.resident_bytes * (1 + _MEMORY_GROWTH_MAX):
-            found.append(f"memory: {_mebibytes(before.resident_bytes)} → {_mebibytes(after.resident_bytes)}")
-        return found
+        """What there is more of at the end than after the warm-up, as `resources.leaks`."""
+        return resources.leaks(self.before_any_session.of_each_ready(), self.after_warm_up, self.at_the_end)
 
 
 @app.default
@@ -84,7 +76,10 @@ def run(
     here, began = machine.describe(), datetime.now(UTC)
     # What is kept for clients that repeat a call is memory in use, not lost: not for longer than the warm-up takes.
     with servers.started(settings={"FUMEHOOD_CALL_MEMORY_SECONDS": str(_CALL_MEMORY_SECONDS)}) as server:
+        before_any_session = resources.settled(server)
+        before_any_session.of_each_ready()
         console.print("soak: warm-up")
+        crowd.meet(server)
         seeds = count()
         warm_up_seconds = max(minutes * 60 / 8, _CALL_MEMORY_SECONDS)
         _drive(server, workers, seeds, Progress(console, warm_up_seconds, 0), [])
@@ -97,7 +92,7 @@ def run(
         seconds = time.monotonic() - started
         time.sleep(_CALL_MEMORY_SECONDS)
         at_the_end = resources.settled(server)
-    soak = Soak(began, here, minutes, workers, seconds, tally, after_warm_up, at_the_end, meanwhile)
+    soak = Soak(began, here, minutes, workers, seconds, tally, before_any_session, after_warm_up, at_the_end, meanwhile)
     if minutes >= _MINUTES and calls_ >= _CALLS:
         _RESULTS.mkdir(exist_ok=True)
         (_RESULTS / "soak.json").write_text(as_json(soak))
@@ -189,6 +184,7 @@ def as_json(soak: Soak) -> str:
         **vars(soak.tally),
         "not_available": sorted(soak.tally.not_available),
         "leaks": soak.leaks,
+        "before_any_session": asdict(soak.before_any_session),
         "after_warm_up": asdict(soak.after_warm_up),
         "at_the_end": asdict(soak.at_the_end),
         "meanwhile": [asdict(look) for look in soak.meanwhile],
@@ -216,13 +212,15 @@ def as_page(soak: Soak) -> str:
         "commands, tasks, files by tool, by code and by `/fumehood/v1`, pauses, requests that must be refused. It ends "
         "by a stop, by two, or by its timeout, and must then say so. An error that is not what the call had to give is "
         "unexplained. The warm-up took an eighth of the time, half a minute at least; answers are kept for "
-        f"{_CALL_MEMORY_SECONDS} s instead of 300 s, so that memory can be compared soon after.",
+        f"{_CALL_MEMORY_SECONDS} s instead of 300 s, so that memory can be compared soon after. Before it came crowds "
+        "of requests, until they brought no more threads and database connections, which a server keeps. The sandboxes "
+        "that are ready in the pool follow demand: only what is held beyond what they hold must not have become more.",
         "",
         "| no session left | after the warm-up | at the end |",
         "|---|---:|---:|",
-        *_rows(soak.after_warm_up, soak.at_the_end),
+        *_rows(soak.before_any_session.of_each_ready(), soak.after_warm_up, soak.at_the_end),
         "",
-        f"The server's memory during the run was {_mebibytes(most)} at most.",
+        f"The server's memory during the run was {resources.mebibytes(most)} at most.",
         "",
         "| call | times |",
         "|---|---:|",
@@ -247,20 +245,27 @@ _HELD = {
     "group": "control groups of sandboxes",
     "loop": "loop devices of sandboxes",
     "folder": "folders of sandboxes",
+    "descriptor": "server's descriptors of sandboxes",
 }
 
 
-def _rows(before: Resources, after: Resources) -> list[str]:
-    return [
-        f"| server's memory | {_mebibytes(before.resident_bytes)} | {_mebibytes(after.resident_bytes)} |",
-        f"| server's descriptors | {before.descriptors} | {after.descriptors} |",
-        f"| server's threads | {before.threads} | {after.threads} |",
-        *(f"| {title} | {before.held.get(kind, 0)} | {after.held.get(kind, 0)} |" for kind, title in _HELD.items()),
-    ]
-
-
-def _mebibytes(size: int) -> str:
-    return f"{size / _MIB:.1f} MiB"
+def _rows(of_each: Mapping[str, int], before: Resources, after: Resources) -> list[str]:
+    looks = (before, after)
+    beyond = [each.beyond_ready(of_each) for each in looks]
+    rows = {
+        "server's memory": [resources.mebibytes(each.resident_bytes) for each in looks],
+        "server's other descriptors": [each.descriptors for each in looks],
+        "server's threads": [each.threads for each in looks],
+        "sandboxes ready in the pool": [each.ready for each in looks],
+        "blanks, which are in no other row": [each.blanks for each in looks],
+    }
+    rows |= {
+        f"{title}, and beyond {of_each.get(kind, 0)} for each ready one": [
+            f"{each.held.get(kind, 0)}, {more[kind]}" for each, more in zip(looks, beyond, strict=True)
+        ]
+        for kind, title in _HELD.items()
+    }
+    return [f"| {title} | {first} | {last} |" for title, (first, last) in rows.items()]
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from pathlib import Path
 import structlog
 import uvicorn
 
+from fumehood.allocator import Quiet
 from fumehood.attachments.certificates import Certificates
 from fumehood.attachments.secret_store import SecretStore
 from fumehood.aws.body import Receive
@@ -245,6 +246,7 @@ async def _running(settings: Settings, files: OperatorFiles, template: Template)
             snapshots.sweeping,
             Health(host, lifecycle, settings.health_check_seconds).watching,
             DiskWatch(host, lifecycle).watching,
+            Quiet().watching,
         ]
         for each in repeated:
             each.start()

@@ -16,6 +16,7 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.panel import Panel
 
+from fumehood import allocator
 from fumehood.cli import build_progress
 from fumehood.cli.doctor import doctor_lines
 from fumehood.cli.env import record_url
@@ -38,6 +39,7 @@ def serve(
     insecure: Annotated[bool, Parameter(help="listen beyond loopback without TLS", negative=())] = False,
 ) -> None:
     """Serve the API. All else is set by environment variables: FUMEHOOD_DATA, FUMEHOOD_DATABASE_URL and so on."""
+    allocator.use_one_arena()
     given: dict[str, Any] = {"host": host, "port": port, "insecure": insecure or None}
     settings = Settings(**{name: value for name, value in given.items() if value is not None})
     _log_to_stderr()

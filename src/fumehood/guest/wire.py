@@ -208,8 +208,7 @@ class Stream:
             while self._credit <= 0 and self._error is None:
                 self._credit_event.clear()
                 await self._credit_event.wait()
-            if self._error is not None:
-                raise self._error
+            self._raise_if_ended()
             piece = view[: min(self._credit, MAX_DATA_BYTES)]
             self._credit -= len(piece)
             self._wire.write(encode_frame(Kind.DATA, self.id, bytes(piece)))
@@ -250,8 +249,7 @@ class Stream:
     async def receive(self) -> bytes | None:
         """The next piece of data, or None when the other side has ended. StreamResetError if it reset."""
         while not self._received:
-            if self._error is not None:
-                raise self._error
+            self._raise_if_ended()
             if self._trailer is not None:
                 return None
             self._arrived.clear()
@@ -278,8 +276,7 @@ class Stream:
     async def answer_head(self) -> dict[str, Any]:
         """The answerer's head, or its trailer where it ended without one. StreamResetError if it reset."""
         while self._answer_head is None and self._trailer is None:
-            if self._error is not None:
-                raise self._error
+            self._raise_if_ended()
             self._arrived.clear()
             await self._arrived.wait()
         answer = self._answer_head if self._answer_head is not None else self._trailer
@@ -349,6 +346,11 @@ class Stream:
         self._error = self._error or error
         self._arrived.set()
         self._credit_event.set()
+
+    def _raise_if_ended(self) -> None:
+        if self._error is not None:
+            # Not that one itself: a raised error knows the frames of whoever met it, and so this stream, in a circle.
+            raise StreamResetError(self._error.code, str(self._error))
 
     def _close_if_done(self) -> None:
         if self._sent_end and self._trailer is not None:

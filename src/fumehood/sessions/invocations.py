@@ -7,6 +7,7 @@ is attached to the call that runs, or that has just finished, and gets the same 
 import asyncio
 import hashlib
 import json
+import traceback
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from fumehood.tools.results import Result
 
 KEPT_BYTES_MAX = 256 * 1024 * 1024
 """Results that finished calls keep for repeats, all sessions together; beyond it the oldest are dropped."""
+_FORGET_SECONDS = 1.0
+"""At least so long between two looks for finished calls that have been kept for long enough."""
 _OVERHEAD_BYTES = 4 * 1024
 """What a call holds besides its events' texts, so that a flood of small calls is bounded too."""
 
@@ -55,14 +58,16 @@ class Invocation:
                 self._events.append(result)
                 self._tell()
         except Exception as error:
-            self._error = error
+            self._error = _without_variables(error)
         except asyncio.CancelledError:
             self._error = InternalError("The call was cancelled.")
             raise
         finally:
             self._finished = True
-            if self._at_the_end is not None:
-                self._at_the_end()
+            # Let go of: it knows this call, and what knows itself waits for the collector, with all it holds.
+            act, self._at_the_end = self._at_the_end, None
+            if act is not None:
+                act()
             self._tell()
 
     def _tell(self) -> None:
@@ -78,7 +83,7 @@ class Invocation:
         while number >= len(self._events):
             if self._finished:
                 if self._error is not None:
-                    raise self._error
+                    raise _again(self._error)
                 return None
             await self._changed.wait()
         return self._events[number]
@@ -122,6 +127,26 @@ class Listener:
         return "result", result
 
 
+def _without_variables(error: Exception) -> Exception:
+    """The error, for as long as the call is kept: where it arose, but not what was there, as the call's arguments."""
+    each: BaseException | None = error
+    while each is not None:
+        traceback.clear_frames(each.__traceback__)
+        each = each.__cause__ or each.__context__
+    # Its first frame is the call's own, which still runs, and knows the call.
+    return error.with_traceback(error.__traceback__ and error.__traceback__.tb_next)
+
+
+def _again(error: Exception) -> Exception:
+    """The same error for one listener: raising adds to an error the frames of those who hear it, and all they hold."""
+    kind = type(error)
+    copied = kind.__new__(kind, *error.args)
+    copied.__dict__.update(error.__dict__)
+    copied.__cause__, copied.__context__ = error.__cause__, error.__context__
+    copied.__suppress_context__ = error.__suppress_context__
+    return copied.with_traceback(error.__traceback__)
+
+
 def _size_of(value: Any) -> int:
     if isinstance(value, str | bytes):
         return len(value)
@@ -148,6 +173,7 @@ class Invocations:
         self._of_session: dict[str, dict[InvocationKey, _Known]] = {}
         self._finished: deque[tuple[float, InvocationKey]] = deque()
         self._kept_bytes = 0
+        self._forgetting: asyncio.TimerHandle | None = None
 
     def find(self, key: InvocationKey) -> Invocation | None:
         """The call that this is a repeat of, if there is one."""
@@ -170,11 +196,26 @@ class Invocations:
             known.kept_bytes = known.invocation.size
             self._kept_bytes += known.kept_bytes
             self._finished.append((clock.monotonic_seconds(), key))
+            self._forget_oldest()
 
     def _forget_oldest(self) -> None:
         oldest_kept = clock.monotonic_seconds() - self._kept_seconds
         while self._finished and (self._kept_bytes > KEPT_BYTES_MAX or self._finished[0][0] < oldest_kept):
             _, key = self._finished.popleft()
-            known = self._of_session.get(key.session_id, {}).pop(key, None)
-            if known is not None:
-                self._kept_bytes -= known.kept_bytes
+            self._forget(key)
+        if self._finished and self._forgetting is None:
+            # A server that nobody calls any more lets go of the last answers too.
+            seconds = max(self._finished[0][0] - oldest_kept, _FORGET_SECONDS)
+            self._forgetting = asyncio.get_running_loop().call_later(seconds, self._forget_in_time)
+
+    def _forget_in_time(self) -> None:
+        self._forgetting = None
+        self._forget_oldest()
+
+    def _forget(self, key: InvocationKey) -> None:
+        of_session = self._of_session.get(key.session_id)
+        known = of_session.pop(key, None) if of_session is not None else None
+        if known is not None:
+            self._kept_bytes -= known.kept_bytes
+        if not of_session:
+            self._of_session.pop(key.session_id, None)

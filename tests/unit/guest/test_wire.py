@@ -1,8 +1,10 @@
 """Frames, streams and credit: what must hold however the bytes are cut, spoiled or forged."""
 
 import asyncio
+import gc
 import json
 import os
+import weakref
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -506,6 +508,27 @@ async def test_when_the_wire_fails_every_stream_fails_and_nothing_is_sent() -> N
         with pytest.raises(StreamResetError, match="the sandbox has ended"):
             await stream.receive()
     assert len(sent) == before
+
+
+async def test_a_stream_that_has_failed_is_freed_at_once() -> None:
+    async def ask() -> weakref.ref[Stream]:
+        wire, _ = _lone()
+        stream = wire.open({})
+        waiting = asyncio.ensure_future(stream.receive_all(10))
+        await _settle()
+        wire.fail_all(StreamResetError("lost", "the sandbox has ended"))
+        (error,) = await asyncio.gather(waiting, return_exceptions=True)
+        assert isinstance(error, StreamResetError)
+        return weakref.ref(stream)
+
+    # What is freed without the collector is freed because nothing refers to it.
+    gc.disable()
+    try:
+        stream = await ask()
+        await _settle()
+        assert stream() is None
+    finally:
+        gc.enable()
 
 
 # Calls and answers in one frame

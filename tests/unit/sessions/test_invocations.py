@@ -1,8 +1,13 @@
 """Calls that run to their end whoever listens, and the repeats that are attached to them."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Any
+import gc
+import traceback
+import weakref
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from contextlib import nullcontext
+from typing import Any, cast
 
 import pytest
 
@@ -225,3 +230,101 @@ async def test_calls_of_a_session_that_is_over_are_forgotten_those_that_run_too(
     assert known.find(_key(1, "over")) is None
     assert known.find(_key(2, "over")) is None
     assert known.find(_key(3, "other")) is other
+
+
+class Held:
+    """Something that a call holds; weak references to it can be made."""
+
+
+@pytest.fixture
+def without_collector() -> Iterator[None]:
+    """No garbage is collected: what is freed is freed because nothing refers to it."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+@pytest.mark.usefixtures("without_collector")
+@pytest.mark.parametrize(
+    "error", [None, InternalError("no more"), ValueError("a fault")], ids=["ends", "told", "fault"]
+)
+async def test_a_call_that_is_forgotten_is_freed_at_once(error: Exception | None) -> None:
+    known = Invocations(60)
+
+    async def call() -> weakref.ref[Held]:
+        invocation = Invocation(_failing(Held(), error))
+        known.add(_key(1), invocation)
+        for _ in range(2):
+            with pytest.raises(type(error)) if error is not None else nullcontext():
+                assert await _all(invocation) == [{"n": 1}]
+        return weakref.ref(cast(Any, invocation))
+
+    kept = await call()
+    assert kept() is known.find(_key(1))
+    known.forget_session("s")
+    await asyncio.sleep(0)
+    assert kept() is None
+
+
+async def _failing(held: Held, error: Exception | None) -> AsyncIterator[dict[str, Any]]:
+    assert held
+    yield {"n": 1}
+    if error is not None:
+        try:
+            raise KeyError("the cause")
+        except KeyError as cause:
+            raise error from cause
+
+
+@pytest.mark.usefixtures("without_collector")
+async def test_what_a_call_was_given_is_not_kept_with_its_error() -> None:
+    known = Invocations(60)
+    held = Held()
+    given = weakref.ref(held)
+    invocation = Invocation(_failing(held, InternalError("no more")))
+    known.add(_key(1), invocation)
+    del held
+    with pytest.raises(InternalError, match="no more") as raised:
+        await _all(invocation)
+    # Who looks for the fault still finds where it was.
+    assert "raise error from cause" in "".join(traceback.format_exception(raised.value))
+    del raised
+    await asyncio.sleep(0)
+    assert known.find(_key(1)) is invocation
+    assert given() is None
+
+
+async def test_finished_calls_are_forgotten_in_time_though_no_other_call_comes() -> None:
+    known = Invocations(0.01)
+    kept = weakref.ref(cast(Any, await _finish(known, _key(1), {"n": 1})))
+    await until(lambda: kept() is None, "the end of what is kept")
+    assert known.find(_key(1)) is None
+
+
+async def test_nothing_is_left_of_the_calls_of_sessions_once_they_are_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    time = Clock(monkeypatch)
+    known = Invocations(60)
+    empty = held_by(known)
+    for number in range(1_000):
+        await _finish(known, _key(number, f"session {number}"), {"n": 1})
+    assert held_by(known) > empty
+    time.now += 61
+    assert known.find(_key(0)) is None
+    assert held_by(known) == empty
+
+
+def held_by(known: Invocations) -> int:
+    """How many containers and keys hang on the calls that are known."""
+    seen: set[int] = set()
+    waiting: list[object] = [known]
+    while waiting:
+        each = waiting.pop()
+        if id(each) not in seen and isinstance(each, dict | deque | tuple | InvocationKey | Invocations):
+            seen.add(id(each))
+            waiting += gc.get_referents(each)
+    return len(seen)
