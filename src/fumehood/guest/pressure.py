@@ -199,7 +199,9 @@ class MemoryWatch:
         table = {pid: entry for pid, entry in read_table().items() if pid not in own}
         kernels = self._kernels()
         idle = {pid for pid, works in kernels.items() if not works}
-        victim = choose_victim(table, running_processes(), kernels, idle)
+        # A child that the agent's own is just forking is no reason to end that: it belongs to nobody yet.
+        roots = {pid: process for pid, process in running_processes().items() if pid not in own}
+        victim = choose_victim(table, roots, kernels, idle)
         if victim is None:
             # It is in files, say: what can remove them has to run with some of what is held back for the sentry.
             self._reserve_bytes = self._memory.available_bytes() - self._memory.total_bytes // _LAST_SHARE

@@ -6,8 +6,9 @@ The agent is the sandbox's first process, so it also reaps whatever is orphaned.
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 
 from fumehood.guest.child import run_child
@@ -47,6 +48,13 @@ def report_exit(pid: int, exit_code: int) -> None:
     process = _running.pop(pid, None)
     if process is not None:
         process.exited(exit_code)
+
+
+def report_missing(processes: "Collection[Process]") -> None:
+    """Tell of those that are not there any more: somebody reaped them who told nobody, so they count as killed."""
+    for process in processes:
+        if not process.ended and not Path("/proc", str(process.pid)).exists():
+            report_exit(process.pid, -signal.SIGKILL)
 
 
 def running_processes() -> "Mapping[int, Process]":

@@ -7,13 +7,15 @@ import asyncio
 import errno
 import json
 import os
+import signal
 import socket
 from collections import deque
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from fumehood.guest import nursery
-from fumehood.guest.processes import Process, fork_child, report_exit
+from fumehood.guest.processes import Process, fork_child, report_exit, report_missing
 
 _WHILE_CALL_RUNS_SECONDS = 0.1
 
@@ -23,10 +25,15 @@ class Nursery:
 
     def __init__(self) -> None:
         self._socket: socket.socket | None = None
-        self.pid: int | None = None
-        """Its process, once it was started."""
+        self._process: Process | None = None
+        self._children: set[Process] = set()
         self._born: asyncio.Future[Process] | None = None
         self._one_at_a_time = asyncio.Lock()
+
+    @property
+    def pid(self) -> int | None:
+        """Its process, while there is one."""
+        return self._process.pid if self._process is not None else None
 
     async def bear(self, descriptors: list[int]) -> Process:
         """A child with `descriptors` as its first ones. OSError if there can be none. Not to be cancelled."""
@@ -43,7 +50,7 @@ class Nursery:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             try:
-                self.pid = fork_child(_become_nursery, {0: theirs.fileno()}).pid
+                self._process = fork_child(_become_nursery, {0: theirs.fileno()})
             except OSError:
                 ours.close()
                 raise
@@ -68,16 +75,21 @@ class Nursery:
             report_exit(number, exit_code)
         elif self._born is not None and not self._born.done():
             if what == nursery.BORN:
-                self._born.set_result(Process(number))
+                child = Process(number)
+                self._children.add(child)
+                child.on_exit(partial(self._children.discard, child))
+                self._born.set_result(child)
             else:
                 self._born.set_exception(OSError(number, os.strerror(number)))
 
     def _lose(self) -> None:
-        """It is gone, or as good as: its children are reaped as orphans."""
-        if self._socket is not None:
+        """It is gone, or as good as: its children are reaped as orphans, if it has not done that and told nobody."""
+        if self._socket is not None and self._process is not None:
             asyncio.get_running_loop().remove_reader(self._socket)
             self._socket.close()
-            self._socket = self.pid = None
+            self._process.signal(signal.SIGKILL)
+            self._process.on_exit(partial(report_missing, [*self._children]))
+            self._socket = self._process = None
         if self._born is not None and not self._born.done():
             self._born.set_exception(OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)))
 
