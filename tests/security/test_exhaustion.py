@@ -220,8 +220,8 @@ def test_a_kernel_ended_while_no_call_ran_is_told_of_at_the_next(small: Session)
     memory_file = f"$(ls -l /proc/{pid}/fd | grep -o '[0-9]* -> /memfd' | cut -d' ' -f1)"
 
     def is_gone() -> bool:
-        # Each takes more, until ending who takes it does not help. A command may itself be ended, or find no memory.
-        small.sh(f"head -c 2G /dev/zero >> /proc/{pid}/fd/{memory_file}")
+        # A little more each time, until ending who takes it does not help. A command may be ended, or find no memory.
+        small.sh(f"head -c 32M /dev/zero >> /proc/{pid}/fd/{memory_file}")
         result = small.sh(f"test -d /proc/{pid} || echo gone")
         return result.get("structuredContent", {}).get("stdout") == "gone\n"
 

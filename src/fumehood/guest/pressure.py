@@ -58,11 +58,16 @@ class Victim(NamedTuple):
 
 
 def choose_victim(
-    table: Mapping[int, Entry], roots: Mapping[int, Process], kernels: Collection[int], idle: Collection[int]
+    table: Mapping[int, Entry],
+    roots: Mapping[int, Process],
+    kernels: Collection[int],
+    idle: Collection[int],
+    lacking_bytes: int = 0,
 ) -> Victim | None:
     """Who is to end: of all that run something, who uses most; kernels in no call (`idle`) only after all others.
 
-    `table` is without the agent's own processes. None if there are none.
+    But not after those that use less than `lacking_bytes`, whose end does not help. `table` is without the agent's own
+    processes. None if there are none.
     """
     groups: dict[int, list[int]] = {}
     for pid in table:
@@ -73,7 +78,11 @@ def choose_victim(
     def used_bytes(pids: Collection[int]) -> int:
         return sum(table[pid].resident_bytes for pid in pids)
 
-    root, pids = max(groups.items(), key=lambda group: (group[0] not in idle, used_bytes(group[1])))
+    def urgency(group: tuple[int, list[int]]) -> tuple[bool, int]:
+        used = used_bytes(group[1])
+        return group[0] not in idle and used >= lacking_bytes, used
+
+    root, pids = max(groups.items(), key=urgency)
     pids.sort(key=lambda pid: table[pid].resident_bytes, reverse=True)
     started = [pid for pid in pids if pid != root]
     spares = root in kernels and used_bytes(started) > used_bytes(pids) / 2
@@ -171,12 +180,8 @@ class MemoryWatch:
         if self._settles_at is not None:
             self._settle(available)
         elif available < self._reserve_bytes + soon:
-            # First of all stand still: looking for who it is takes long while others take what is left. Twice, for who
-            # was forked in the moment of the first.
-            _signal(_ALL, signal.SIGSTOP)
-            _signal(_ALL, signal.SIGSTOP)
-            for pid in self._agents_own():
-                _signal(pid, signal.SIGCONT)
+            # First of all: looking for who it is takes long while others take what is left.
+            self._stand_still()
             self._end_most_greedy()
         return abs(taken) >= _UNCHANGED_BYTES or any(self._kernels().values())
 
@@ -188,20 +193,31 @@ class MemoryWatch:
     def _settle(self, available_bytes: int) -> None:
         """Let the others go on once there is memory again; end the next where that one was not enough."""
         assert self._settles_at is not None
-        if available_bytes > 2 * self._reserve_bytes:
+        lacking = 2 * self._reserve_bytes - available_bytes
+        if lacking < 0:
             self._settles_at = None
             _signal(_ALL, signal.SIGCONT)
-        elif time.monotonic() > self._settles_at:
-            self._end_most_greedy()
+            return
+        # Also what has begun since: each new command would take more, and be ended in place of who holds it.
+        self._stand_still()
+        if time.monotonic() > self._settles_at:
+            self._end_most_greedy(lacking)
 
-    def _end_most_greedy(self) -> None:
+    def _stand_still(self) -> None:
+        """Stop all that the user runs; twice, for who was forked in the moment of the first."""
+        _signal(_ALL, signal.SIGSTOP)
+        _signal(_ALL, signal.SIGSTOP)
+        for pid in self._agents_own():
+            _signal(pid, signal.SIGCONT)
+
+    def _end_most_greedy(self, lacking_bytes: int = 0) -> None:
         own = set(self._agents_own())
         table = {pid: entry for pid, entry in read_table().items() if pid not in own}
         kernels = self._kernels()
         idle = {pid for pid, works in kernels.items() if not works}
         # A child that the agent's own is just forking is no reason to end that: it belongs to nobody yet.
         roots = {pid: process for pid, process in running_processes().items() if pid not in own}
-        victim = choose_victim(table, roots, kernels, idle)
+        victim = choose_victim(table, roots, kernels, idle, lacking_bytes)
         if victim is None:
             # It is in files, say: what can remove them has to run with some of what is held back for the sentry.
             self._reserve_bytes = self._memory.available_bytes() - self._memory.total_bytes // _LAST_SHARE

@@ -43,6 +43,14 @@ async def test_a_kernel_in_no_call_is_ended_only_after_all_others(roots: dict[in
     assert victim.root is roots[KERNEL]
 
 
+async def test_a_kernel_in_no_call_is_ended_before_those_whose_end_does_not_help(roots: dict[int, Process]) -> None:
+    table = {KERNEL: _entry(1, KERNEL, 300), COMMAND: _entry(2, COMMAND, 4), 30: _entry(1, 31, 90)}
+    for lacking_mebibytes, root in ((100, roots[KERNEL]), (50, None)):
+        victim = choose_victim(table, roots, {KERNEL}, {KERNEL}, lacking_mebibytes * 1024 * 1024)
+        assert victim is not None
+        assert victim.root is root
+
+
 async def test_a_kernel_whose_children_use_most_is_spared(roots: dict[int, Process]) -> None:
     table = {KERNEL: _entry(1, KERNEL, 100), 11: _entry(KERNEL, KERNEL, 90), 12: _entry(11, 12, 90)}
     victim = choose_victim(table, roots, {KERNEL}, set())
