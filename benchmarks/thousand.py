@@ -227,8 +227,12 @@ def _available() -> int:
 
 
 def _disk_used(folder: Path) -> int:
-    """Bytes on disk of all files below, as allocated; templates, which are links, are not followed."""
-    return sum(path.lstat().st_blocks * 512 for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    """Bytes on disk of all files below, as allocated, each once: images share their base as links of one file.
+
+    Templates, which are symbolic links, are not followed.
+    """
+    statuses = (path.lstat() for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    return sum({status.st_ino: status.st_blocks * 512 for status in statuses}.values())
 
 
 def as_json(found: Thousand) -> str:
