@@ -77,6 +77,7 @@ def run(
     # What is kept for clients that repeat a call is memory in use, not lost: not for longer than the warm-up takes.
     with servers.started(settings={"FUMEHOOD_CALL_MEMORY_SECONDS": str(_CALL_MEMORY_SECONDS)}) as server:
         before_any_session = resources.settled(server)
+        # It raises here, not after twenty minutes, if that look is not good to compare with.
         before_any_session.of_each_ready()
         console.print("soak: warm-up")
         crowd.meet(server)

@@ -8,6 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 
 _CGROUPS = Path("/sys/fs/cgroup")
+WAITING = "what waits"
+"""To `harm_blanks`: no word of a command line, which a keeper has in its own."""
 
 
 def traces(data: Path, sandbox_ids: Iterable[str] = ()) -> set[str]:
@@ -71,6 +73,15 @@ def blanks(data: Path) -> dict[int, str]:
     lines = {pid: line.split() for pid, line in sandbox_processes(data).items()}
     # A keeper has the name of that script in its arguments too.
     return {pid: line[3] for pid, line in lines.items() if line[1].endswith("/restore_later.sh")}
+
+
+def harm_blanks(data: Path, word: str, number: int) -> None:
+    """Send a signal to the processes of sandboxes whose command line has `word`; WAITING: to what waits for a state."""
+    lines = sandbox_processes(data)
+    found = [*blanks(data)] if word == WAITING else [pid for pid in lines if word in lines[pid]]
+    assert found, f"nothing of {word!r} among {lines}"
+    for pid in found:
+        os.kill(pid, number)
 
 
 def _processes(data: Path) -> set[str]:

@@ -47,11 +47,8 @@ class Quiet:
     def __init__(self) -> None:
         self._looked_at = clock.monotonic_seconds(), time.process_time()
         self._given_back_at = 0.0
-
-    @property
-    def watching(self) -> Repeated:
-        """The looks for it."""
-        return Repeated(self.look, _LOOK_SECONDS, "freed memory was not given back")
+        self.watching = Repeated(self.look, _LOOK_SECONDS, "freed memory was not given back")
+        """To be started, and closed."""
 
     async def look(self) -> None:
         """Give memory back if there has been work since the last time, and little since the last look."""

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from fumehood.sandbox.contract import EndReason, GuestError, GuestRequest
 from fumehood.sandbox.keeper import GRACE_SECONDS
 from fumehood.settings import MIB
 from tests.contract.conftest import CALL_SECONDS, OUTPUT_BYTES, Machine, run, sh
-from tests.host_traces import blanks, sandbox_processes
+from tests.host_traces import WAITING, harm_blanks, sandbox_processes
 from tests.memory_limits import leave_little_memory, limit_bytes
 from tests.waiting import until
 
@@ -105,7 +105,7 @@ async def test_half_a_gigabyte_goes_in_and_out_while_small_calls_are_answered(ma
         assert found.digest() == digest.digest()
 
 
-async def test_an_upload_that_is_abandoned_leaves_what_was_there(machine: Machine) -> None:
+async def test_an_upload_that_is_abandoned_leaves_what_wasnullcontext(machine: Machine) -> None:
     async with machine.sandbox() as sandbox:
         await sh(sandbox, "mkdir folder; echo before > folder/file")
         files = [{"path": "folder/file", "size": 3 * len(_PIECE)}]
@@ -251,11 +251,6 @@ async def test_one_whose_state_never_came_can_be_cleaned_up_without_its_server(m
     await machine.until_nothing_is_left()
 
 
-@asynccontextmanager
-async def _there(image: Path) -> AsyncIterator[Path]:
-    yield image
-
-
 @pytest.fixture
 async def checkpoint(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One of a sandbox whose kernel has an `x`, which is 41."""
@@ -278,7 +273,7 @@ async def test_a_blank_becomes_a_sandbox_with_the_state_and_the_life_that_it_is_
     random: list[str] = []
     for as_clone, life_seconds in ((True, 200), (True, 200), (False, 200), (True, 3)):
         blank = await machine.engine.prepare(machine.spec(life_seconds=100))
-        sandbox = await blank.restore(_there(checkpoint), life_seconds, as_clone=as_clone)
+        sandbox = await blank.restore(nullcontext(checkpoint), life_seconds, as_clone=as_clone)
         if life_seconds == 3:
             async with asyncio.timeout(30):
                 assert (await sandbox.wait_end()).reason is EndReason.EXPIRED
@@ -296,9 +291,9 @@ async def test_a_blank_becomes_a_sandbox_with_the_state_and_the_life_that_it_is_
 
 async def test_a_blank_that_is_given_away_has_nothing_to_give_a_second_time(machine: Machine, checkpoint: Path) -> None:
     blank = await machine.engine.prepare(machine.spec())
-    sandbox = await blank.restore(_there(checkpoint), 200)
+    sandbox = await blank.restore(nullcontext(checkpoint), 200)
     with pytest.raises(SandboxLostError, match="already"):
-        await blank.restore(_there(checkpoint), 200)
+        await blank.restore(nullcontext(checkpoint), 200)
     assert await run(sandbox, "print(x + 1)") == "42\n"
     await sandbox.stop(EndReason.STOPPED)
     await machine.until_nothing_is_left()
@@ -316,8 +311,8 @@ async def test_a_blank_has_no_program_in_it_and_takes_little(machine: Machine) -
 _HARMS: dict[str, tuple[str, int]] = {
     "its kernel is dead": (" boot ", signal.SIGKILL),
     "its kernel is frozen": (" boot ", signal.SIGSTOP),
-    "what waits for its state is frozen": ("what waits", signal.SIGSTOP),
-    "what waits for its state is dead": ("what waits", signal.SIGKILL),
+    "what waits for its state is frozen": (WAITING, signal.SIGSTOP),
+    "what waits for its state is dead": (WAITING, signal.SIGKILL),
     "its gofer is dead": (" gofer ", signal.SIGKILL),
     "its keeper is frozen": ("supervise.sh", signal.SIGSTOP),
     "its keeper is dead": ("supervise.sh", signal.SIGKILL),
@@ -330,12 +325,10 @@ async def test_a_blank_that_was_harmed_is_refused_soon_or_works_and_leaves_nothi
 ) -> None:
     word, number = _HARMS[harm]
     blank = await machine.engine.prepare(machine.spec())
-    lines = sandbox_processes(machine.data)
-    for pid in [pid for pid in lines if word in lines[pid]] or blanks(machine.data):
-        os.kill(pid, number)
+    harm_blanks(machine.data, word, number)
     async with asyncio.timeout(20):
         try:
-            sandbox = await blank.restore(_there(checkpoint), 200)
+            sandbox = await blank.restore(nullcontext(checkpoint), 200)
         except (SandboxLostError, GuestError, TimeoutError):
             await blank.stop(EndReason.STOPPED)
         else:
@@ -361,7 +354,7 @@ async def test_a_blank_whose_state_is_no_good_says_so_and_leaves_nothing(machine
     await blank.stop(EndReason.STOPPED)
     blank = await machine.engine.prepare(machine.spec())
     with pytest.raises((SandboxLostError, TimeoutError)):
-        await blank.restore(_there(tmp_path / "nowhere"), 200)
+        await blank.restore(nullcontext(tmp_path / "nowhere"), 200)
     await blank.stop(EndReason.STOPPED)
     await machine.until_nothing_is_left()
 
@@ -383,7 +376,7 @@ async def test_a_blank_can_be_cleaned_up_without_its_server(machine: Machine, ch
     blank = await machine.engine.prepare(machine.spec())
     await machine.clean_up()
     with pytest.raises(SandboxLostError):
-        await blank.restore(_there(checkpoint), 200)
+        await blank.restore(nullcontext(checkpoint), 200)
     await blank.wait_end()
     await machine.until_nothing_is_left()
 

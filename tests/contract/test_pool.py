@@ -1,7 +1,6 @@
 """Pools of ready sandboxes, and the host that starts from them."""
 
 import asyncio
-import os
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -16,7 +15,7 @@ from fumehood.sandbox.host import Host, StartedFrom, Supply
 from fumehood.sandbox.pool import Pools
 from tests.contract.conftest import CALL_SECONDS, OUTPUT_BYTES, Machine
 from tests.contract.hosts import ANY, host_of
-from tests.host_traces import blanks, sandbox_processes
+from tests.host_traces import WAITING, blanks, harm_blanks
 from tests.waiting import until
 
 _READY_SECONDS = 120.0
@@ -265,16 +264,14 @@ async def test_an_image_that_is_refused_is_refused_with_a_blank_too_and_costs_th
 
 
 @pytest.mark.parametrize(
-    ("word", "number"), [(" boot ", signal.SIGKILL), (" boot ", signal.SIGSTOP), ("what waits", signal.SIGSTOP)]
+    ("word", "number"), [(" boot ", signal.SIGKILL), (" boot ", signal.SIGSTOP), (WAITING, signal.SIGSTOP)]
 )
 async def test_a_blank_that_is_dead_or_frozen_costs_a_start_nothing_but_time(
     machine: Machine, word: str, number: signal.Signals
 ) -> None:
     async with host_with_a_blank(machine) as host:
         [blank] = blanks(machine.data).values()
-        lines = sandbox_processes(machine.data)
-        for pid in [pid for pid in lines if word in lines[pid]] or blanks(machine.data):
-            os.kill(pid, number)
+        harm_blanks(machine.data, word, number)
         started = await host.start(ANY)
         assert started.sandbox_id != blank
         assert started.started_from is StartedFrom.RESTORE

@@ -11,7 +11,7 @@ import pytest
 
 from fumehood.ids import new_ulid
 from tests.faults.conftest import INTERPRETER, Background, Servers, code_of, refusal, running_call, status_of
-from tests.host_traces import blanks, sandbox_processes
+from tests.host_traces import WAITING, blanks, harm_blanks, sandbox_processes
 from tests.service import Service, Session
 from tests.signing import Caller
 from tests.waiting import wait_until
@@ -382,7 +382,7 @@ def test_a_blank_that_is_frozen_when_its_server_is_killed_goes_with_the_next_ser
 
 
 @pytest.mark.parametrize(
-    ("word", "number"), [(" boot ", signal.SIGKILL), (" boot ", signal.SIGSTOP), ("what waits", signal.SIGSTOP)]
+    ("word", "number"), [(" boot ", signal.SIGKILL), (" boot ", signal.SIGSTOP), (WAITING, signal.SIGSTOP)]
 )
 def test_a_session_wakes_though_the_blank_for_it_is_dead_or_frozen(
     servers: Servers, word: str, number: signal.Signals
@@ -392,9 +392,7 @@ def test_a_session_wakes_though_the_blank_for_it_is_dead_or_frozen(
     session.run("x = 42")
     assert Caller(server).call("POST", f"/fumehood/v1/sessions/{session.id}/pause").status == 200
     wait_until(lambda: _blanks(server)["ready"] == 1, "another blank", 120)
-    lines = sandbox_processes(servers.data)
-    for pid in [pid for pid in lines if word in lines[pid]] or blanks(servers.data):
-        os.kill(pid, number)
+    harm_blanks(servers.data, word, number)
     assert session.run("print(x)")["structuredContent"]["stdout"] == "42"
     session.stop()
     server.stop()

@@ -119,30 +119,31 @@ class Gvisor:
         self, spec: SandboxSpec, image: AbstractAsyncContextManager[Path], *, as_clone: bool = True
     ) -> "GvisorSandbox":
         """As `Engine.restore_from`."""
-        folder = self._folder_of(spec)
-        waiting = later_state.command(folder, spec.sandbox_id, self._runsc_of(spec))
         with self.grace_periods.short():
-            sandbox = await self._begin(spec, waiting, None)
+            sandbox = await self._begin_waiting(spec)
             async with _stopped_on_failure(sandbox), image as path:
-                with later_state.told(folder, path):
+                with later_state.told(self._folder_of(spec), path):
                     await sandbox.get_ready()
         await sandbox.begin_anew(as_clone)
         return sandbox
 
     async def prepare(self, spec: SandboxSpec) -> "GvisorBlank":
         """As `Engine.prepare`."""
-        folder = self._folder_of(spec)
-        waiting = later_state.command(folder, spec.sandbox_id, self._runsc_of(spec))
         with self.grace_periods.short():
-            sandbox = await self._begin(spec, waiting, None)
+            sandbox = await self._begin_waiting(spec)
             async with _stopped_on_failure(sandbox):
-                return GvisorBlank(self, sandbox, await self._made(sandbox, folder))
+                return GvisorBlank(self, sandbox, await self._made(sandbox))
 
-    async def _made(self, sandbox: "GvisorSandbox", folder: Path) -> int:
+    async def _begin_waiting(self, spec: SandboxSpec) -> "GvisorSandbox":
+        """As `_begin`, of one that waits to be told where its state is."""
+        command = later_state.command(self._folder_of(spec), spec.sandbox_id, self._runsc_of(spec))
+        return await self._begin(spec, command, None)
+
+    async def _made(self, sandbox: "GvisorSandbox") -> int:
         """As `later_state.hold`. SandboxLostError or TimeoutError if it is not made."""
         try:
             async with asyncio.timeout(sandbox.spec.start_timeout_seconds):
-                return await later_state.hold(folder)
+                return await later_state.hold(self._folder_of(sandbox.spec))
         except FileNotFoundError:
             end = await sandbox.wait_end()
             raise SandboxLostError(end.detail or "the sandbox was not made", EndReason.START_FAILED) from None

@@ -1,8 +1,8 @@
 """The only owner of sandboxes on this machine. Spoken to in messages only: plain values in, plain values out."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import Callable, Collection, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
@@ -188,7 +188,7 @@ class Host:
         spec = self._make_spec(new_ulid(), request)
         image = await self._images.find(spec, self._isolation)
         if image is not None:
-            filled = await self._fill(request, lambda _: _there(image), as_clone=True) if with_blank else None
+            filled = await self._fill(request, lambda _: nullcontext(image), as_clone=True) if with_blank else None
             if filled is not None:
                 return filled, StartedFrom.RESTORE
             try:
@@ -476,12 +476,6 @@ def _saving_bytes(sandbox: Sandbox) -> int:
     """What of the disk's free room must be there for a state: for the checkpoint, for the image of it, which may be as
     large, and for what of its own disk the sandbox has taken already, but nobody sees yet."""
     return 2 * sandbox.state_bytes_max() + sandbox.unwritten_bytes()
-
-
-@asynccontextmanager
-async def _there(image: Path) -> AsyncGenerator[Path]:
-    """An image that is there already."""
-    yield image
 
 
 def _supplies(described: Sequence[tuple[SandboxKind, int, int, Figures]]) -> dict[SandboxKind, Supply]:

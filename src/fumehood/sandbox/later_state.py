@@ -28,7 +28,7 @@ def command(folder: Path, sandbox_id: str, runsc: list[str]) -> list[str]:
 def told(folder: Path, image: Path) -> Generator[None]:
     """Tell where the checkpoint is, to be read at any time in this block. OSError if there is no pipe."""
     with _opened(folder) as pipe:
-        os.write(pipe, os.fsencode(image) + b"\n")
+        tell(pipe, image)
         yield
 
 

@@ -4,13 +4,13 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 import structlog
 
 from fumehood import clock
 from fumehood.errors import FumehoodError
-from fumehood.sandbox.contract import End, EndReason, GuestError, SandboxSpec
+from fumehood.sandbox.contract import Blank, EndReason, GuestError, Sandbox
 
 DEMAND_SECONDS = 60.0
 """How far back starts count as demand."""
@@ -29,30 +29,7 @@ _KINDS_MAX = 64
 """Pools kept; the one longest not asked for goes first."""
 log = structlog.get_logger()
 Kind = TypeVar("Kind", bound=Hashable)
-
-
-class Poolable(Protocol):
-    """What can be kept ready: a `Sandbox`, or a `Blank`."""
-
-    @property
-    def spec(self) -> SandboxSpec:
-        """What it is made of."""
-        ...
-
-    async def stop(self, reason: EndReason) -> End:
-        """As `Sandbox.stop`."""
-        ...
-
-    async def wait_end(self) -> End:
-        """As `Sandbox.wait_end`."""
-        ...
-
-    async def set_life(self, seconds: float) -> None:
-        """As `Sandbox.set_life`."""
-        ...
-
-
-Item = TypeVar("Item", bound=Poolable)
+Item = TypeVar("Item", bound=Sandbox | Blank)
 
 
 @dataclass

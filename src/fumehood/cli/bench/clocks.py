@@ -179,30 +179,30 @@ class Clocks:
 
     def _until_blanks(self) -> None:
         """Until there are as many blanks as wanted, as some moments after any start. TimeoutError after a minute."""
-        deadline = time.monotonic() + _POOL_SECONDS
-        while any(
-            pool["blanks"]["ready"] < pool["blanks"]["wanted"]
-            for pool in extension.get(self.variables, "pool")["pools"]
-            if "blanks" in pool
-        ):
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"there was no blank within {_POOL_SECONDS:g} s")
-            time.sleep(_POLL_SECONDS)
+        self._until_filled(lambda pools: [pool["blanks"] for pool in pools if "blanks" in pool], "blanks")
 
     def _started_from(self, session_id: str) -> str:
         return str(extension.get(self.variables, f"sessions/{session_id}")["startedFrom"])
 
     def _until_ready(self) -> None:
         """Until every pool has as many sandboxes as it wants. TimeoutError after a minute."""
-        deadline = time.monotonic() + _POOL_SECONDS
-        while time.monotonic() < deadline:
-            pools = extension.get(self.variables, "pool")["pools"]
+
+        def kept(pools: list[dict[str, Any]]) -> list[dict[str, Any]]:
             if not any(pool["wanted"] for pool in pools):
                 raise NotAvailableError("the server keeps no pool")
-            if all(pool["ready"] >= pool["wanted"] for pool in pools):
+            return pools
+
+        self._until_filled(kept, "pools")
+
+    def _until_filled(self, supplies: Callable[[list[dict[str, Any]]], list[dict[str, Any]]], what: str) -> None:
+        """Until each of the `supplies` of the server's pools has as many as it wants. TimeoutError after a minute."""
+        deadline = time.monotonic() + _POOL_SECONDS
+        while time.monotonic() < deadline:
+            found = supplies(extension.get(self.variables, "pool")["pools"])
+            if all(supply["ready"] >= supply["wanted"] for supply in found):
                 return
             time.sleep(_POLL_SECONDS)
-        raise TimeoutError(f"the pool was not filled within {_POOL_SECONDS:g} s")
+        raise TimeoutError(f"the {what} were not filled within {_POOL_SECONDS:g} s")
 
     def _run(self, session_id: str, code: tuple[str, str]) -> None:
         calls.run(self.client, session_id, *code, self.interpreter)
