@@ -5,8 +5,8 @@ import json
 import os
 import random
 import shutil
-import signal
 import stat
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -339,18 +339,28 @@ asyncio.run(ImageStore(folder / "images", folder / "images.key", 2**40).store(fo
 """
 
 
+def _workers(server: int) -> list[str]:
+    """The processes that work for it, or did."""
+    told = subprocess.run(
+        ["pgrep", "-a", "-f", f"fumehood.sandbox.images.worker {server} "], capture_output=True, text=True, check=False
+    )
+    return told.stdout.splitlines()
+
+
 async def test_what_a_killed_server_left_half_made_does_not_count_and_is_collected(place: Place) -> None:
     with (place.raw / "pages.img").open("ab") as file:
-        file.truncate(GIB)
-    server = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", _STORE, str(place.folder)), start_new_session=True
-    )
+        # To read so much takes longer than anything here waits.
+        file.truncate(8 * GIB)
+    server = await asyncio.create_subprocess_exec(sys.executable, "-c", _STORE, str(place.folder))
     await until(lambda: place.leftovers(), "a folder")
     store = place.store()
     await store.collect_garbage()
     assert place.leftovers(), "what another server is making was removed"
-    os.killpg(server.pid, signal.SIGKILL)
+    await until(lambda: _workers(server.pid), "the process that writes it")
+    server.kill()
     await server.wait()
+    # One that went on would write into what is removed.
+    await until(lambda: not _workers(server.pid), "its end")
     assert await store.list_images() == []
     await store.collect_garbage()
     assert place.leftovers() == []

@@ -262,7 +262,7 @@ async def _work(operation: str, *arguments: str) -> dict[str, str]:
     """What the worker says. OSError with its message if it fails, TimeoutError if it takes too long."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-I", "-m", "fumehood.sandbox.images.worker"),
-        *(operation, *arguments),
+        *(str(os.getpid()), operation, *arguments),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
