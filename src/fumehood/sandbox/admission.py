@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fumehood.errors import ThrottledError
+from fumehood.sandbox.meminfo import unwritten_bytes
 from fumehood.settings import GIB, MIB
 
 STARTS_AT_ONCE = 4
@@ -66,10 +67,16 @@ class Admission:
         """What sandboxes may still write before they would touch the reserve of database and audit; negative beyond."""
         return shutil.disk_usage(self._folder).free - self._disk_reserve_bytes
 
-    @property
-    def disk_lacking_bytes(self) -> int:
-        """What must be free again before sessions need not give way; 0 if they need not."""
-        return max(int(-self._disk_reserve_bytes * (1 - _END_BELOW)) - self.disk_free_bytes(), 0)
+    def may_lack_disk(self) -> bool:
+        """Whether sessions had to give way if all that waits to be written were theirs: told at once."""
+        return self.disk_lacking_bytes(unwritten_bytes()) > 0
+
+    def disk_lacking_bytes(self, coming_bytes: int) -> int:
+        """What must be free again before sessions need not give way, once `coming_bytes` more are written; 0 if they
+        need not, as where there is no reserve."""
+        if self._disk_reserve_bytes == 0:
+            return 0
+        return max(int(-self._disk_reserve_bytes * (1 - _END_BELOW)) - self.disk_free_bytes() + coming_bytes, 0)
 
     def require_disk(self, size_bytes: int, what: str) -> None:
         """ThrottledError, with the figures, if there is no room for so much beyond the reserve."""

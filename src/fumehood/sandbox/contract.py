@@ -93,6 +93,8 @@ class Usage:
     memory_peak_bytes: int
     disk_bytes: int = 0
     """What its disk takes of the machine's now: not what code in it sees as used, which may be less."""
+    unwritten_bytes: int = 0
+    """The part of `disk_bytes` that waits in memory, so that the machine still counts it as free."""
 
 
 @dataclass(frozen=True)

@@ -536,7 +536,9 @@ class GvisorSandbox:
 
     async def usage(self) -> Usage:
         """As `Sandbox.usage`."""
-        return replace(limits.read_usage(self._group), disk_bytes=self._keeper.disk().used_bytes)
+        disk = self._keeper.disk()
+        used = limits.read_usage(self._group)
+        return replace(used, disk_bytes=disk.used_bytes, unwritten_bytes=disk.unwritten_bytes)
 
     def state_bytes_max(self) -> int:
         """As `Sandbox.state_bytes_max`."""

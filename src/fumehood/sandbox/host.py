@@ -447,10 +447,13 @@ class Host:
         """As `Admission.disk_free_bytes`."""
         return self._admission.disk_free_bytes()
 
-    @property
-    def disk_lacking_bytes(self) -> int:
+    def may_lack_disk(self) -> bool:
+        """As `Admission.may_lack_disk`."""
+        return self._admission.may_lack_disk()
+
+    def disk_lacking_bytes(self, coming_bytes: int) -> int:
         """As `Admission.disk_lacking_bytes`."""
-        return self._admission.disk_lacking_bytes
+        return self._admission.disk_lacking_bytes(coming_bytes)
 
     async def close(self, *, leave_running: bool = False) -> None:
         """End every sandbox, or let go of those of sessions for the next server; none can be started afterwards."""

@@ -16,6 +16,7 @@ from fumehood.network.policy import Mode, Network
 from fumehood.network.uplink import NetworkUnavailableError
 from fumehood.sandbox.contract import EngineUnavailableError
 from fumehood.sandbox.gvisor import PLATFORM, Gvisor
+from fumehood.sandbox.meminfo import MEMINFO, read
 from fumehood.sandbox.network_trial import Mask, needed_mask
 from fumehood.sandbox.template import catalog, guest_runtime
 from fumehood.sandbox.template.errors import TemplateError
@@ -60,7 +61,7 @@ async def check(settings: Settings, cgroups: Path = Path("/sys/fs/cgroup")) -> l
         check_libraries(),
         await check_gvisor(settings),
         await asyncio.to_thread(check_cgroups, cgroups),
-        await asyncio.to_thread(check_memory, settings, Path("/proc/meminfo")),
+        await asyncio.to_thread(check_memory, settings, MEMINFO),
         await check_sandbox_disk(),
         await asyncio.to_thread(check_free_disk, settings),
         await asyncio.to_thread(check_template, settings),
@@ -110,26 +111,21 @@ def check_cgroups(root: Path) -> Check:
     return Check("cgroups", True, f"memory controller ({version}), writable")
 
 
-def memory_for_sandboxes(meminfo: Path = Path("/proc/meminfo")) -> int:
+def memory_for_sandboxes(meminfo: Path = MEMINFO) -> int:
     """The bytes of memory that all sandboxes may have together: the machine's, less what all else on it needs."""
-    total = _meminfo(meminfo, "MemTotal")
+    total = read("MemTotal", meminfo)
     return total - max(GIB, total // 10)
 
 
 def check_memory(settings: Settings, meminfo: Path) -> Check:
     """Whether one sandbox could use all it may."""
-    available = _meminfo(meminfo, "MemAvailable")
+    available = read("MemAvailable", meminfo)
     wanted = settings.sandbox_memory_bytes
     detail = f"{_gib(available)} available, a sandbox may use {_gib(wanted)}"
     if available >= wanted:
         return Check("memory", True, detail, is_essential=False)
     remedy = f"export FUMEHOOD_SANDBOX_MEMORY_BYTES={available // 2 // MIB * MIB}"
     return Check("memory", False, detail, remedy, is_essential=False)
-
-
-def _meminfo(meminfo: Path, name: str) -> int:
-    lines = meminfo.read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
 
 
 async def check_sandbox_disk() -> Check:

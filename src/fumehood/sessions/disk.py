@@ -1,7 +1,8 @@
 """The machine's disk: sessions give way, the largest first, before it is full for all of them and for the database.
 
 Below the reserve nothing new is started and no image is written. Sessions that run may still grow, so below half of it
-the one that takes most is ended, one after another, until there is more than that again.
+the one that takes most is ended, one after another, until there is more than that again. What a session has written
+waits in memory before the disk is any fuller for it, gigabytes of it on a large machine: that counts as taken.
 """
 
 import structlog
@@ -31,11 +32,16 @@ class DiskWatch:
         """To be started, and closed."""
 
     async def _relieve(self) -> None:
-        lacking = self._host.disk_lacking_bytes
-        if lacking == 0 or clock.monotonic_seconds() < self._patient_until:
-            self._is_helpless = self._is_helpless and lacking > 0
+        if not self._host.may_lack_disk():
+            self._be_calm()
             return
         usages = await self._lifecycle.usages()
+        lacking = self._host.disk_lacking_bytes(sum(usage.unwritten_bytes for _, usage in usages))
+        if lacking == 0:
+            self._be_calm()
+            return
+        if clock.monotonic_seconds() < self._patient_until:
+            return
         taken = {live.row.id: usage.disk_bytes for live, usage in usages}
         if sum(taken.values()) < lacking:
             # Somebody else fills the disk: no session is ended for what its end does not mend.
@@ -46,6 +52,11 @@ class DiskWatch:
         first = first_to_give_way(taken, {live.row.id: live for live, _ in usages})
         if first is not None:
             await self._end(first, taken[first.row.id])
+
+    def _be_calm(self) -> None:
+        self._is_helpless = False
+        # What is lacking from now on is not what an ended one gives back.
+        self._patient_until = 0.0
 
     async def _end(self, live: LiveSession, size_bytes: int) -> None:
         detail = (

@@ -151,11 +151,19 @@ async def test_what_is_to_be_written_has_room_beyond_the_reserve_and_beside_what
 
 async def test_sessions_must_give_way_when_half_of_the_reserve_is_taken_and_for_so_much(tmp_path: Path) -> None:
     free = shutil.disk_usage(tmp_path).free
-    assert admission(tmp_path, Used(), disk_reserve_bytes=int(free * 1.5)).disk_lacking_bytes == 0
-    lacking = admission(tmp_path, Used(), disk_reserve_bytes=3 * free).disk_lacking_bytes
+    assert admission(tmp_path, Used(), disk_reserve_bytes=int(free * 1.5)).disk_lacking_bytes(0) == 0
+    lacking = admission(tmp_path, Used(), disk_reserve_bytes=3 * free).disk_lacking_bytes(0)
     # Others use this disk too.
     assert abs(lacking - free // 2) < GIB
 
 
+async def test_what_is_about_to_be_written_counts_as_taken(tmp_path: Path) -> None:
+    free = shutil.disk_usage(tmp_path).free
+    admitted = admission(tmp_path, Used(), disk_reserve_bytes=free)
+    assert admitted.disk_lacking_bytes(free // 3) == 0
+    assert abs(admitted.disk_lacking_bytes(3 * free // 4) - free // 4) < GIB
+
+
 async def test_without_a_reserve_no_session_gives_way(tmp_path: Path) -> None:
-    assert admission(tmp_path, Used()).disk_lacking_bytes == 0
+    free = shutil.disk_usage(tmp_path).free
+    assert admission(tmp_path, Used()).disk_lacking_bytes(2 * free) == 0
