@@ -62,11 +62,14 @@ def public(networked: Service) -> Iterator[Session]:
 
 def test_pip_installs_what_code_then_imports(public: Session) -> None:
     # The machine's own certificates: what stands between it and an index may have one that only it knows.
-    pip = f"PIP_CERT=certificates.pem python3 -m pip install --index-url {index_url()} --target here iniconfig"
+    pip = f"PIP_CERT=certificates.pem python3 -m pip install --index-url {index_url()} --target here iniconfig ujson"
     result = public.sh(f"{pip} 2>&1")["structuredContent"]
     assert result["exitCode"] == 0, result
     code = "import sys; sys.path.insert(0, 'here'); import iniconfig; print(iniconfig.IniConfig.__name__)"
     assert public.run(code)["structuredContent"]["stdout"].strip() == "IniConfig"
+    # It is a library of the processor's own code, which is mapped from the session's disk.
+    native = "import ujson; print(ujson.__file__.endswith('.so'), ujson.loads('[1, 2]'))"
+    assert public.run(native)["structuredContent"]["stdout"].strip() == "True [1, 2]"
 
 
 def test_npm_installs_what_code_then_requires(public: Session) -> None:

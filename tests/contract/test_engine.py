@@ -129,6 +129,17 @@ async def test_what_it_used_grows(machine: Machine) -> None:
         assert after.memory_peak_bytes >= after.memory_bytes
 
 
+@pytest.mark.parametrize("folder", [".", "/tmp", "/dev/shm", "/var/tmp"])
+async def test_programs_and_libraries_that_are_written_in_it_run(machine: Machine, folder: str) -> None:
+    library = "import _ctypes, shutil; shutil.copy(_ctypes.__file__, 'library.so')"
+    load = "import ctypes; print(ctypes.PyDLL('./library.so').PyInit__ctypes is not None)"
+    async with machine.sandbox() as sandbox:
+        begin = f"mkdir {folder}/mine && cd {folder}/mine && cp /bin/echo mine"
+        assert await sh(sandbox, f"{begin} && ./mine hello; echo $?") == "hello\n0\n"
+        copied = f'cd {folder}/mine && python3 -c "{library}" && python3 -c "{load}"; echo $?'
+        assert await sh(sandbox, copied) == "True\n0\n"
+
+
 async def test_paused_it_does_nothing_and_resumed_it_goes_on(machine: Machine) -> None:
     async with machine.sandbox() as sandbox:
         await run(sandbox, "x = 1")

@@ -140,6 +140,18 @@ _EVERYDAY = {
         "print(hashlib.sha256(area).hexdigest() == digest)",
         "True\n",
     ),
+    "a program that was written here, running": (
+        "import shutil, subprocess\nshutil.copy('/bin/cat', 'mine')\n"
+        "child = subprocess.Popen(['./mine'], stdin=subprocess.PIPE, stdout=subprocess.PIPE)",
+        "print(child.communicate(b'through it'), subprocess.run(['./mine', '--version'], stdout=-3).returncode)",
+        "(b'through it', None) 0\n",
+    ),
+    "a library that was written here, loaded": (
+        "import ctypes, shutil, _ctypes\nshutil.copy(_ctypes.__file__, 'library.so')\n"
+        "library = ctypes.PyDLL('./library.so')",
+        "print(library.PyInit__ctypes is not None)",
+        "True\n",
+    ),
     "a memfd": (
         "import os\nmemory = os.memfd_create('m'); os.write(memory, b'in memory')",
         "print(os.pread(memory, 100, 0))",

@@ -57,7 +57,8 @@ finish() {
 
 make_disk() {
     cp --sparse=always "$image" "$folder/disk.img" 2>>"$folder/runsc.log" || return
-    mount -o loop,nosuid,nodev,noexec "$folder/disk.img" "$folder/disk" 2>>"$folder/runsc.log" || return
+    # Not noexec: gVisor maps programs from it, and one that it may not map ends with a segmentation fault.
+    mount -o loop,nosuid,nodev "$folder/disk.img" "$folder/disk" 2>>"$folder/runsc.log" || return
     [ "$mounts" = none ] && return
     # Only seen here: the template itself is never written to. A link there could lead anywhere on the machine.
     [ ! -L "$mounts" ] && mount -t tmpfs -o size=1m,mode=755,nosuid,nodev none "$mounts" 2>>"$folder/runsc.log"
