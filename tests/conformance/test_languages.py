@@ -601,6 +601,32 @@ def test_code_that_does_not_end_is_interrupted_and_its_state_kept(brisk: Session
     assert _run(brisk, dialect, "keep")["stdout"] == "7"
 
 
+# Between calls
+
+
+@pytest.mark.parametrize(
+    ("dialect", "name"),
+    [*zip(DIALECTS[:3], ("python.py", "deno.mjs", "node.mjs"), strict=True)],
+    ids=str,
+)
+def test_a_kernel_that_ends_between_two_calls_is_told_by_the_next_and_only_by_that(
+    brisk: Session, dialect: Dialect, name: str
+) -> None:
+    assert _run(brisk, dialect, "kept = 1")["exitCode"] == 0
+    # Its entry is gone once the agent knows.
+    brisk.sh(f"""
+for process in /proc/[0-9]*; do
+    grep -aq 'kernels/[{name[0]}]{name[1:]}' $process/cmdline || continue
+    kill -9 "${{process#/proc/}}"
+    while [ -e $process ]; do sleep 0.05; done
+done
+""")
+    told = _run(brisk, dialect, "6 * 7")
+    note = f"The {dialect.runtime} process ended between two calls (SIGKILL). All variables of earlier calls are lost."
+    assert (told["stdout"], told["stderr"], told["exitCode"]) == ("42", note, 0)
+    assert _run(brisk, dialect, "6 * 7")["stderr"] == ""
+
+
 # Memory
 
 _MEMORY_BYTES = 640 * MIB

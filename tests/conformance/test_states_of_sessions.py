@@ -195,6 +195,55 @@ def _loose(running: Service) -> list[Path]:
     return [*folder.iterdir()] if folder.is_dir() else []
 
 
+_CONNECTIONS = """
+const { connect, createServer } = await import("node:net");
+const ignore = (socket) => socket.on("error", () => {});
+globalThis.server = createServer((socket) => ignore(socket).on("data", (data) => socket.write(data)));
+await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+globalThis.open = () => new Promise((resolve) => {
+  const socket = ignore(connect(server.address().port, "127.0.0.1", () => resolve(socket)));
+});
+globalThis.sockets = [];
+for (let count = 0; count < 10; count++) sockets.push(await open());
+"""
+_USE_THEM = """
+for (const socket of sockets.splice(0, 2)) socket.destroy();
+await new Promise((resolve) => setTimeout(resolve, 100));
+globalThis.through = async (socket) => {
+  const echoed = new Promise((resolve) => socket.once("data", resolve));
+  socket.write("through");
+  return String(await echoed);
+};
+sockets.push(await open());
+console.log(await through(sockets[0]), await through(sockets.at(-1)));
+"""
+
+
+@pytest.mark.parametrize("runtime", ["nodejs", "deno"])
+def test_a_kernel_s_connections_are_kept_and_it_is_quiet_however_often_its_session_sleeps(
+    idle_server: Service, runtime: str
+) -> None:
+    session, caller = Session(idle_server.client()), Caller(idle_server)
+
+    def run(code: str) -> str:
+        told = session.invoke("executeCode", language="javascript", runtime=runtime, code=code)
+        assert not told["isError"], told
+        return told["structuredContent"]["stdout"]
+
+    run(_CONNECTIONS)
+    for _ in range(4):
+        # A kernel that spins keeps it from that.
+        wait_until(lambda: _ask(caller, "GET", f"sessions/{session.id}")["state"] == "hibernated", "its sleep", 60)
+        assert run(_USE_THEM) == "through through"
+    session.stop()
+
+
+def test_nothing_of_how_a_node_kernel_is_started_is_seen_by_what_it_starts(session: Session) -> None:
+    code = "console.log(process.env.LD_PRELOAD, require('child_process').execSync('env').includes('LD_'))"
+    told = session.invoke("executeCode", language="javascript", runtime="nodejs", code=code)
+    assert told["structuredContent"]["stdout"] == "undefined false"
+
+
 def test_sessions_start_from_a_snapshot_and_go_their_own_ways(caller: Caller, session: Session) -> None:
     _output(session, _STATE)
     snapshot = _ask(caller, "POST", f"sessions/{session.id}/snapshot", name="before", retentionSeconds=600)

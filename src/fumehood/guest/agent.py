@@ -112,7 +112,7 @@ class Agent:
         self.gateway = Gateway(self._wire)
         self._kernels: dict[str, Kernel] = {}
         self._turns: dict[str, asyncio.Lock] = {}
-        self._lost: dict[str, Shortage] = {}
+        self._lost: dict[str, dict[str, Any]] = {}
         self._outputs = Outputs()
         self._tasks = Tasks(self._outputs)
         self._repeats = Repeats()
@@ -200,15 +200,22 @@ class Agent:
     def _kernel(self, runtime: str) -> Kernel:
         kernel = self._kernels.get(runtime)
         if kernel is not None and kernel.process.ended:
-            if kernel.process.shortage is not None:
-                self._lost[runtime] = kernel.process.shortage
+            self._note_loss(runtime, kernel)
             kernel.close()
             kernel = None
         if kernel is None:
             program = RUNTIMES[runtime]
             limits = self._kernel_limits if program.limits_address_space else self._limits
-            kernel = self._kernels[runtime] = Kernel(program.path, program.argv, limits, self._outputs)
+            kernel = self._kernels[runtime] = Kernel(program, limits, self._outputs)
         return kernel
+
+    def _note_loss(self, runtime: str, kernel: Kernel) -> None:
+        """Have the next call told of a kernel that ended in none, as by its own timer, a thread, or for its memory."""
+        shortage = kernel.process.shortage
+        if kernel.holds_state or shortage is not None:
+            self._lost[runtime] = {"exit_code": kernel.process.exit_code}
+        if shortage is not None:
+            self._lost[runtime]["out_of_memory"] = shortage._asdict()
 
     def _turn(self, runtime: str) -> asyncio.Lock:
         return self._turns.setdefault(runtime, asyncio.Lock())
@@ -226,10 +233,11 @@ class Agent:
             kernel = self._kernel(head["runtime"])
             message = {"op": "execute", "code": code, "language": head["language"], "clear": head["clear"]}
             answer = await kernel.call(message, head["timeout_seconds"])
+            kernel.holds_state = answer["outcome"] in ("done", "interrupted")
             outputs, described = kernel.take_output()
             lost = self._lost.pop(head["runtime"], None)
         if lost is not None:
-            answer["lost_before"] = lost._asdict()
+            answer["lost_before"] = lost
         return answer | described, outputs
 
     async def _warm(self, stream: Stream) -> None:

@@ -82,6 +82,11 @@ class Process:
         return await asyncio.shield(self._exit)
 
     @property
+    def exit_code(self) -> int | None:
+        """As `wait`; None as long as it runs."""
+        return self._exit.result() if self._exit.done() else None
+
+    @property
     def ended(self) -> bool:
         """Whether it has ended and been reaped."""
         return self._exit.done()

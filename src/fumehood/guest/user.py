@@ -3,7 +3,7 @@
 import ctypes
 import os
 import resource
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -109,10 +109,10 @@ def _apply_limits(limits: Limits) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (limits.memory_bytes, limits.memory_bytes))
 
 
-def execute(argv: Sequence[str], path: str) -> NoReturn:
+def execute(argv: Sequence[str], path: str, environment: Mapping[str, str] = USER_ENVIRONMENT) -> NoReturn:
     """Become the program at `path`; where that cannot be, end with 126 or 127, as in a shell."""
     try:
-        os.execve(path, list(argv), USER_ENVIRONMENT)
+        os.execve(path, list(argv), environment)
     except FileNotFoundError:
         os.write(2, f"{argv[0]}: not found\n".encode())
         os._exit(127)

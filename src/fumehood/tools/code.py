@@ -18,6 +18,7 @@ from fumehood.tools.results import (
     split_outputs,
 )
 from fumehood.tools.shortage import shortage_from_guest
+from fumehood.tools.untrusted import members
 
 RUNTIMES_OF = {"python": ("python",), "javascript": ("deno", "nodejs"), "typescript": ("deno", "nodejs")}
 """The runtimes of each language, the one that runs it by default first."""
@@ -92,11 +93,12 @@ async def execute_code(arguments: dict[str, Any], guest: Guest) -> Result:
 def _told_of_end(head: Mapping[str, Any], runtime: str, timeout: float, exit_code: int) -> tuple[list[str], int]:
     """What is to be told of a call that did not end by itself, or not with the kernel it began with; its exit code."""
     notes: list[str] = []
-    if (lost := shortage_from_guest(head, "lost_before")) is not None:
-        notes.append(
-            f"The {runtime} process was ended before this call: memory ran out: {lost} of it. "
-            "All variables of earlier calls are lost."
-        )
+    if lost := members(head.get("lost_before")):
+        lacking = shortage_from_guest(lost, "out_of_memory")
+        end = f"ended between two calls ({_how(number_from_guest(lost, 'exit_code', 1))})"
+        if lacking is not None:
+            end = f"was ended before this call: memory ran out: {lacking} of it"
+        notes.append(f"The {runtime} process {end}. All variables of earlier calls are lost.")
     shortage = shortage_from_guest(head, "out_of_memory")
     outcome = head.get("outcome")
     if outcome == "died":

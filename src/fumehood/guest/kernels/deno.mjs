@@ -7,6 +7,7 @@ import { serve } from "./javascript.mjs";
 const { inspect } = Deno;
 const queue = queueMicrotask;
 const READ_BYTES = 1024 * 1024;
+const READ_FAILURES = 100;
 
 // Deno itself reads and writes no descriptor that it has not opened, and has nothing of the kind but for its streams,
 // which are made of much that user code may replace.
@@ -22,11 +23,14 @@ const Failure = Error;
 
 async function read(descriptor, onData) {
   const landing = new Uint8Array(READ_BYTES);
-  for (;;) {
+  for (let failures = 0; failures < READ_FAILURES; ) {
     const size = Number(await readSome(descriptor, landing, READ_BYTES));
-    if (size <= 0) exit(0);
-    onData(slice(landing, 0, size));
+    if (size === 0) break;
+    // A read that was under way in a checkpoint fails, as one that a signal interrupts.
+    failures = size < 0 ? failures + 1 : 0;
+    if (size > 0) onData(slice(landing, 0, size));
   }
+  exit(0);
 }
 
 function write(descriptor, data) {

@@ -9,12 +9,18 @@
 
 import { Session, open, url } from "node:inspector";
 import { createRequire } from "node:module";
+import process from "node:process";
 import { getCallSites as callSites } from "node:util";
 import { isPromise } from "node:util/types";
 import v8 from "node:v8";
 
 import { Cell, CellSyntaxError, describeFrame } from "./cell.mjs";
 import { trackTimers } from "./timers.mjs";
+
+// The first is loaded (runtimes.py), and is not for the programs that code starts.
+const [, ...preloaded] = process.env.LD_PRELOAD.split(":").filter(Boolean);
+if (preloaded.length) process.env.LD_PRELOAD = preloaded.join(":");
+else delete process.env.LD_PRELOAD;
 
 const REQUESTS = 3;
 const RESULTS = 4;

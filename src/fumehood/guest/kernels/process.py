@@ -14,15 +14,15 @@ import secrets
 import select
 import time
 from collections import deque
-from collections.abc import Sequence
 from typing import Any
 
 from fumehood.guest.capture import Capture, MemoryStore, drain, keep_what_is_cut
 from fumehood.guest.kernels.inspector import interrupt_v8
 from fumehood.guest.kernels.replies import DISPLAY_BYTES_MAX, DISPLAYS_MAX, Display, Replies
+from fumehood.guest.kernels.runtimes import PRELOADED, Runtime
 from fumehood.guest.outputs import Outputs
 from fumehood.guest.processes import Process, fork_child
-from fumehood.guest.user import Limits, become_user, execute, give_output_to_user
+from fumehood.guest.user import USER_ENVIRONMENT, Limits, become_user, execute, give_output_to_user
 from fumehood.guest.wire import read_available
 
 _INTERRUPT_GRACE_SECONDS = 5.0
@@ -35,10 +35,10 @@ _PAST_CALLS = 16
 REQUEST_DESCRIPTOR, RESULT_DESCRIPTOR = 3, 4
 
 
-def _run(argv: Sequence[str], path: str, limits: Limits) -> None:
+def _run(runtime: Runtime, limits: Limits) -> None:
     give_output_to_user()
     become_user(limits)
-    execute(argv, path)
+    execute(runtime.argv, runtime.path, USER_ENVIRONMENT | PRELOADED)
 
 
 class _Call:
@@ -59,17 +59,19 @@ class _Call:
 class Kernel:
     """A running kernel. Calls are made one at a time; whoever makes them takes care of that."""
 
-    def __init__(self, path: str, argv: Sequence[str], limits: Limits, outputs: Outputs) -> None:
+    def __init__(self, runtime: Runtime, limits: Limits, outputs: Outputs) -> None:
         request_read, self._requests = os.pipe()
         self._results, result_write = os.pipe()
         output_read, output_write = os.pipe()
         error_read, error_write = os.pipe()
         theirs = {1: output_write, 2: error_write, REQUEST_DESCRIPTOR: request_read, RESULT_DESCRIPTOR: result_write}
         try:
-            self.process: Process = fork_child(lambda: _run(argv, path, limits), theirs)
+            self.process: Process = fork_child(lambda: _run(runtime, limits), theirs)
         finally:
             for descriptor in theirs.values():
                 os.close(descriptor)
+        self.holds_state = False
+        """Whether code ran in it whose variables would be missed."""
         self._loop = asyncio.get_running_loop()
         self._output = Capture(output_read, MemoryStore(), outputs, "stdout")
         self._errors = Capture(error_read, MemoryStore(), outputs, "stderr")

@@ -397,8 +397,16 @@ def _warm(shell: Any) -> None:
         draw_once()
 
 
+def _forget_what_is_loaded() -> None:
+    """The first is loaded (runtimes.py), and is not for the programs that code starts."""
+    others = os.environ.pop("LD_PRELOAD", "").partition(":")[2]
+    if others:
+        os.environ["LD_PRELOAD"] = others
+
+
 def main() -> None:
     """Serve calls until the agent closes the pipe."""
+    _forget_what_is_loaded()
     # Moved out of the way of programs that think 3 and 4 are theirs; not inherited by what user code starts.
     requests, results = (os.dup(descriptor) for descriptor in (_REQUESTS, _RESULTS))
     os.close(_REQUESTS)

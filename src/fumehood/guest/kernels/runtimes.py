@@ -4,7 +4,12 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from fumehood.guest.user import USER_ENVIRONMENT
+
 _SCRIPTS = "/.fumehood/lib/fumehood/guest/kernels"
+# What a kernel has loaded before all else: true_epoll.c says why. It takes the first name out again, so that programs
+# which its code starts have what is the template's alone.
+PRELOADED = {"LD_PRELOAD": ":".join(("/.fumehood/lib/true_epoll.so", USER_ENVIRONMENT.get("LD_PRELOAD", "")))}
 
 
 class Runtime(NamedTuple):
