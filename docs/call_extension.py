@@ -6,6 +6,8 @@ In a shell with the variables of `fumehood env`, and with boto3 or botocore inst
 import hashlib
 import os
 import sys
+import urllib.error
+import urllib.parse
 import urllib.request
 
 from botocore.auth import SigV4Auth
@@ -15,7 +17,7 @@ from botocore.session import Session
 
 def call(method: str, path: str, body: bytes = b"") -> bytes:
     """The answer's body. urllib.error.HTTPError, whose body says what is wrong, if the call is refused."""
-    url = os.environ["AWS_ENDPOINT_URL_BEDROCK_AGENTCORE"] + path
+    url = os.environ["AWS_ENDPOINT_URL_BEDROCK_AGENTCORE"] + urllib.parse.quote(path, safe="/?&=%")
     # The body's hash has to be among what is signed.
     headers = {"x-amz-content-sha256": hashlib.sha256(body).hexdigest()}
     if body:
@@ -28,4 +30,7 @@ def call(method: str, path: str, body: bytes = b"") -> bytes:
 
 
 if __name__ == "__main__":
-    print(call(sys.argv[1], sys.argv[2], *(argument.encode() for argument in sys.argv[3:4])).decode())
+    try:
+        print(call(sys.argv[1], sys.argv[2], *(argument.encode() for argument in sys.argv[3:4])).decode())
+    except urllib.error.HTTPError as error:
+        sys.exit(f"{error}: {error.read().decode()}")

@@ -103,7 +103,7 @@ class Fumehood:
 
     async def _ping(self, send: Send) -> None:
         can_start = self.sessions.can_start
-        health = {"status": "Healthy" if can_start else "Unhealthy", "isolation": str(self.isolation)}
+        health = {"status": "Healthy" if can_start else "Unhealthy", "isolation": self.isolation.without_network}
         await _send_json(send, 200 if can_start else 503, health)
 
 
@@ -474,10 +474,13 @@ async def _purge(database: Database, interpreters: Interpreters, settings: Setti
 def _log_call(record: CallRecord) -> None:
     """One line for each request; never what was in it."""
     call = record.call
+    parameters = call.parameters if call is not None else {}
     log.info(
         "call",
         request_id=record.request_id,
         operation=call.operation if call is not None else None,
+        session_id=parameters.get("sessionId"),
+        tool=parameters.get("name") if call is not None and call.operation == "InvokeCodeInterpreter" else None,
         principal=call.principal.arn if call is not None else None,
         method=record.method,
         path=record.path,

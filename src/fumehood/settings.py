@@ -155,15 +155,15 @@ class Settings(BaseSettings):
     stop_code_interpreter_session_a_second: Rate = _rate("StopCodeInterpreterSession", 30)
     invoke_code_interpreter_a_second: Rate = _rate("InvokeCodeInterpreter", 30)
     terminated_session_retention_seconds: int = Field(
-        default=30 * 86_400, description="how long ended sessions stay listed"
+        default=30 * 86_400, ge=0, description="how long ended sessions stay listed"
     )
-    call_timeout_seconds: int = Field(default=900, description="longest synchronous tool call")
-    task_timeout_seconds: int = Field(default=28_800, description="longest asynchronous command")
+    call_timeout_seconds: int = Field(default=900, ge=1, description="longest synchronous tool call")
+    task_timeout_seconds: int = Field(default=28_800, ge=1, description="longest asynchronous command")
     keep_alive_seconds: float = Field(
-        default=5.0, description="how often a running call's stream carries a keep-alive frame"
+        default=5.0, gt=0, description="how often a running call's stream carries a keep-alive frame"
     )
     call_memory_seconds: int = Field(
-        default=300, description="how long a finished call's answer is kept for a client that repeats it"
+        default=300, ge=0, description="how long a finished call's answer is kept for a client that repeats it"
     )
     images_as_links: bool = Field(
         default=False,
@@ -171,9 +171,9 @@ class Settings(BaseSettings):
     )
 
     sandbox_cpus: int = Field(default=2, ge=1, description="virtual CPUs of a sandbox")
-    sandbox_memory_bytes: Bytes = Field(default=8 * GIB, description="memory of a sandbox")
-    sandbox_disk_bytes: Bytes = Field(default=10 * GIB, description="writable disk of a sandbox")
-    sandbox_processes: int = Field(default=1_024, description="processes and threads that user code may have")
+    sandbox_memory_bytes: Bytes = Field(default=8 * GIB, ge=256 * MIB, description="memory of a sandbox")
+    sandbox_disk_bytes: Bytes = Field(default=10 * GIB, ge=64 * MIB, description="writable disk of a sandbox")
+    sandbox_processes: int = Field(default=1_024, ge=16, description="processes and threads that user code may have")
     largest_sandbox_cpus: int | None = Field(
         default=None, ge=1, description="virtual CPUs that an interpreter's tag may choose; the default's, if not given"
     )

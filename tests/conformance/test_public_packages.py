@@ -13,6 +13,7 @@ import pytest
 from tests.host_traces import traces
 from tests.security.test_network_modes import attempt, interpreter
 from tests.service import Service, Session, service
+from tests.signing import Caller
 from tests.waiting import wait_until
 
 _FILES = ".pythonhosted.org"
@@ -79,6 +80,11 @@ def test_npm_installs_what_code_then_requires(public: Session) -> None:
     code = "console.log(require('./there/node_modules/is-number')(5))"
     told = public.invoke("executeCode", language="javascript", runtime="nodejs", code=code)["structuredContent"]
     assert told["stdout"].strip() == "true", told
+
+
+def test_the_session_says_what_network_it_has(public: Session, networked: Service) -> None:
+    told = json.loads(Caller(networked).call("GET", f"/fumehood/v1/sessions/{public.id}").body)
+    assert told["isolation"].endswith(", network: public")
 
 
 def test_the_same_fails_without_a_network_and_says_why(networked: Service) -> None:

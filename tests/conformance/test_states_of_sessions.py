@@ -73,10 +73,12 @@ def test_a_paused_session_holds_no_sandbox_and_goes_on_with_the_next_call_as_it_
     before = _ask(caller, "GET", f"sessions/{session.id}")
     assert (before["state"], before["image"]) == ("ready", None)
     assert before["memoryBytes"] > 0
+    assert before["isolation"].endswith(", network: none")
     paused = _ask(caller, "POST", f"sessions/{session.id}/pause")
     assert paused["state"] == "hibernated"
     assert paused["status"] == "READY"
     assert paused["memoryBytes"] == 0
+    assert before["isolation"] == f"{paused['isolation']}, network: none"
     assert 0 < paused["image"]["sizeBytes"] < 100 * 1024 * 1024
     assert paused["cpuSeconds"] > 0
     assert _output(session, _CHECK) == _KEPT

@@ -22,8 +22,27 @@ from fumehood.settings import GIB, MIB, Settings, check_names, unknown_variables
     ],
 )
 def test_a_size_may_have_a_unit(monkeypatch: pytest.MonkeyPatch, written: str, read: int) -> None:
-    monkeypatch.setenv("FUMEHOOD_SANDBOX_MEMORY_BYTES", written)
-    assert Settings().sandbox_memory_bytes == read
+    monkeypatch.setenv("FUMEHOOD_IMAGES_MAX_BYTES", written)
+    assert Settings().images_max_bytes == read
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("CALL_TIMEOUT_SECONDS", "-1"),
+        ("TASK_TIMEOUT_SECONDS", "0"),
+        ("KEEP_ALIVE_SECONDS", "0"),
+        ("CALL_MEMORY_SECONDS", "-1"),
+        ("TERMINATED_SESSION_RETENTION_SECONDS", "-1"),
+        ("SANDBOX_MEMORY_BYTES", "1000"),
+        ("SANDBOX_DISK_BYTES", "1M"),
+        ("SANDBOX_PROCESSES", "1"),
+    ],
+)
+def test_what_no_call_could_work_with_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(f"FUMEHOOD_{name}", value)
+    with pytest.raises(ValidationError, match=name.lower()):
+        Settings()
 
 
 @pytest.mark.parametrize("written", ["8GB", "8 giga", "1.5G", "-1", "-1G", "G", "", "8G8G", "\u0668G"])

@@ -21,6 +21,7 @@ _ENDPOINTS = (
     "BEDROCK_AGENTCORE_CP_ENDPOINT",
 )
 _URL_FILE = "url"
+_REGION_FILE = "region"
 # Each of these, left over in a shell, makes botocore take other keys, add a foreign token, or ignore the endpoints.
 _IN_THE_WAY = (
     "AWS_PROFILE",
@@ -71,9 +72,10 @@ def client_variables(settings: Settings, principal: str) -> dict[str, str]:
     if record is None:
         raise ConfigurationError(f"No principal {principal!r} in {path}; there are: {', '.join(principals.names)}.")
     exports = dict.fromkeys(_ENDPOINTS, _server_url(settings))
+    region = settings.region if "region" in settings.model_fields_set else _recorded(settings, _REGION_FILE)
     exports |= {
-        "AWS_REGION": settings.region,
-        "AWS_DEFAULT_REGION": settings.region,
+        "AWS_REGION": region or settings.region,
+        "AWS_DEFAULT_REGION": region or settings.region,
         "AWS_ACCESS_KEY_ID": record.principal.access_key_id,
         "AWS_SECRET_ACCESS_KEY": record.secret_access_key,
     }
@@ -84,19 +86,25 @@ def client_variables(settings: Settings, principal: str) -> dict[str, str]:
     return exports
 
 
-def record_url(settings: Settings) -> None:
+def record(settings: Settings) -> None:
     """Keep where the server of this data folder is, for an `env` that is run without the server's own settings."""
     (settings.data / _URL_FILE).write_text(settings.url)
+    (settings.data / _REGION_FILE).write_text(settings.region)
 
 
 def _server_url(settings: Settings) -> str:
     """Where clients connect: what the settings say, or where nothing is set, where the server last started."""
     if settings.model_fields_set & {"host", "port", "public_url", "tls_certificate"}:
         return settings.url
+    return _recorded(settings, _URL_FILE) or settings.url
+
+
+def _recorded(settings: Settings, name: str) -> str | None:
+    """What the server that last started has kept; None if none has."""
     try:
-        return (settings.data / _URL_FILE).read_text()
+        return (settings.data / name).read_text()
     except FileNotFoundError:
-        return settings.url
+        return None
 
 
 def _is_self_signed(certificate: Path) -> bool:

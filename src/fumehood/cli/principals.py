@@ -35,6 +35,11 @@ def add(
     with _errors_told():
         settings = Settings()
         file = settings.policies_file or settings.data / authorisation.FILE_NAME
+        if policy and not file.exists():
+            raise ConfigurationError(
+                f"There is no policy {policy[0]!r}: {file} is not there. Write it as docs/identity.md says, or leave "
+                "the policy out: the principal may do anything in its account then."
+            )
         known = PolicyFile.load(file, required=bool(policy)).names if policy else []
         for wanted in policy:
             if wanted not in known:

@@ -5,6 +5,7 @@ import ipaddress
 import logging
 import os
 import socket
+import ssl
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
@@ -19,7 +20,7 @@ from rich.panel import Panel
 from fumehood import allocator
 from fumehood.cli import build_progress
 from fumehood.cli.doctor import doctor_lines
-from fumehood.cli.env import record_url
+from fumehood.cli.env import record
 from fumehood.cli.modes import network_modes
 from fumehood.errors import ConfigurationError
 from fumehood.operator_files import OperatorFiles
@@ -48,6 +49,7 @@ def serve(
     try:
         check_names(os.environ)
         check_bind(settings)
+        check_certificate(settings)
         with take_address(settings) as address:
             uvloop.run(_serve(settings, address))
     except (ConfigurationError, EngineUnavailableError, TemplateError) as error:
@@ -74,6 +76,28 @@ def check_bind(settings: Settings) -> None:
     )
 
 
+def check_certificate(settings: Settings) -> None:
+    """ConfigurationError if TLS is asked for and cannot be had."""
+    certificate, key = settings.tls_certificate, settings.tls_key
+    if certificate is None and key is None:
+        return
+    if certificate is None or key is None:
+        lacking = "FUMEHOOD_TLS_CERTIFICATE" if certificate is None else "FUMEHOOD_TLS_KEY"
+        raise ConfigurationError(f"{lacking} is not set: TLS needs a certificate and its key")
+    for name, path in (("FUMEHOOD_TLS_CERTIFICATE", certificate), ("FUMEHOOD_TLS_KEY", key)):
+        try:
+            path.read_bytes()
+        except OSError as error:
+            raise ConfigurationError(f"{name}: {path} cannot be read: {error.strerror}") from None
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+    except ssl.SSLError as error:
+        raise ConfigurationError(
+            f"FUMEHOOD_TLS_CERTIFICATE and FUMEHOOD_TLS_KEY: {certificate} and {key} are no certificate and its key, "
+            f"both in PEM: {error.reason or error}"
+        ) from None
+
+
 def _is_loopback(host: str) -> bool:
     if host == "localhost":
         return True
@@ -90,6 +114,7 @@ async def _serve(settings: Settings, address: socket.socket) -> None:
     files = await asyncio.to_thread(OperatorFiles.load, settings)
     with build_progress.shown(Console(stderr=True)) as progress:
         template = await catalog.ensure(settings.template, settings, progress)
+    _say("starting: the first sandbox is made ready")
     async with running(settings, files, template) as fumehood:
         listening = asyncio.Event()
         announcing = asyncio.ensure_future(_announce(fumehood, files, listening))
@@ -109,13 +134,13 @@ def _tell_stopping(fumehood: Fumehood) -> None:
 async def _announce(fumehood: Fumehood, files: OperatorFiles, listening: asyncio.Event) -> None:
     await listening.wait()
     settings, isolation = fumehood.settings, fumehood.isolation
-    record_url(settings)
+    record(settings)
     modes = await network_modes(len(files.declarations.present.subnets))
     # The keys are the server's user's to read.
     command = f"sudo {sys.argv[0]}" if "SUDO_USER" in os.environ else sys.argv[0]
     lines = [
         f"Serving the AgentCore Code Interpreter API at [bold]{settings.url}[/]",
-        f"Isolation: {isolation.engine} {isolation.version} ({isolation.platform})",
+        f"Isolation: {isolation.without_network}",
         f"Network modes: {modes}",
         f"Data: {settings.data}",
         "",

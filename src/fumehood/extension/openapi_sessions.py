@@ -20,7 +20,10 @@ _SESSION = {
             "description": "hibernated: its state is in an image, and the next call gives it a sandbox again",
         },
         "template": {"type": "string"},
-        "isolation": {"type": "string", "description": "that which it really has"},
+        "isolation": {
+            "type": "string",
+            "description": "as it really is; with its network, while it has a sandbox",
+        },
         "startedFrom": {"enum": ["pool", "restore", "cold", "snapshot", None]},
         "sizes": SIZES,
         "sessionTimeoutSeconds": {"type": "integer"},

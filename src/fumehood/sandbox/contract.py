@@ -80,8 +80,13 @@ class Isolation:
     platform: str
     network: str
 
+    @property
+    def without_network(self) -> str:
+        """What all sandboxes of a machine have in common."""
+        return f"{self.engine} {self.version} ({self.platform})"
+
     def __str__(self) -> str:
-        return f"{self.engine} {self.version} ({self.platform}), network: {self.network}"
+        return f"{self.without_network}, network: {self.network}"
 
 
 @dataclass(frozen=True)

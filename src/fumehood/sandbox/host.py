@@ -365,6 +365,10 @@ class Host:
         self._sandboxes.pop(sandbox_id, None)
         return end
 
+    def isolation_of(self, sandbox_id: str) -> Isolation:
+        """That which a sandbox really has. SandboxLostError if it has ended."""
+        return self._sandbox(sandbox_id).isolation
+
     async def usage(self, sandbox_id: str) -> Usage:
         """As `Sandbox.usage`."""
         return await self._sandbox(sandbox_id).usage()

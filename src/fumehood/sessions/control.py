@@ -42,7 +42,7 @@ class Control:
             "status": state.api_status(row),
             "state": row.status.value,
             "template": row.template,
-            "isolation": str(self._isolation),
+            "isolation": self._isolation_of(row),
             "startedFrom": row.started_from,
             "sizes": state.described_sizes(row),
             "sessionTimeoutSeconds": row.timeout_seconds,
@@ -80,6 +80,13 @@ class Control:
         live = await self._sessions.find_live(call.principal, call.parameters["sessionId"])
         async with self._hibernation.use(live):
             return await self.get(call)
+
+    def _isolation_of(self, row: SessionRow) -> str:
+        """That which its sandbox has; what all have, if it has none now."""
+        if row.sandbox_id is not None:
+            with suppress(SandboxLostError):
+                return str(self._host.isolation_of(row.sandbox_id))
+        return self._isolation.without_network
 
     async def _usage(self, row: SessionRow) -> Usage:
         if row.sandbox_id is None or row.ended_at is not None or row.deadline_at <= clock.now():

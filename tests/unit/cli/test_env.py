@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fumehood.cli.env import env_lines
+from fumehood.cli.env import env_lines, record
 from fumehood.errors import ConfigurationError
 from fumehood.identity.principals import Principals, make_credentials
 from fumehood.settings import Settings
@@ -51,6 +51,15 @@ def in_shell(lines: list[str], command: str) -> str:
     return subprocess.run(
         ["sh", "-euc", script], env=environment, capture_output=True, text=True, check=True, timeout=60
     ).stdout
+
+
+def test_without_the_server_s_own_settings_it_points_where_that_last_started(settings: Settings) -> None:
+    record(settings)
+    lines = env_lines(Settings(data=settings.data), "default")
+    assert in_shell(lines, "echo $AWS_REGION $AWS_DEFAULT_REGION") == "eu-central-1 eu-central-1\n"
+    assert in_shell(lines, "printf %s $BEDROCK_AGENTCORE_DP_ENDPOINT") == settings.url
+    own = env_lines(Settings(data=settings.data, region="eu-west-3"), "default")
+    assert in_shell(own, "echo $AWS_REGION") == "eu-west-3\n"
 
 
 def test_boto3_is_pointed_at_the_server_whatever_the_shell_held_before(settings: Settings) -> None:

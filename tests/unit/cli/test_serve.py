@@ -9,12 +9,13 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.certificates import make_authority
 from tests.service import COMMAND, Service, Session, free_port, service
 from tests.unit.test_operator_files import BROKEN, spoil
 from tests.waiting import wait_until
 
 from fumehood.cli.modes import told
-from fumehood.cli.serve import check_bind
+from fumehood.cli.serve import check_bind, check_certificate
 from fumehood.errors import ConfigurationError
 from fumehood.sandbox.machine import Check
 from fumehood.settings import Settings
@@ -31,6 +32,26 @@ def test_a_bind_beyond_loopback_without_tls_is_refused_unless_insecure_is_said(h
         check_bind(Settings(host=host))
     check_bind(Settings(host=host, insecure=True))
     check_bind(Settings(host=host, tls_certificate=Path("cert.pem"), tls_key=Path("key.pem")))
+
+
+def test_tls_that_cannot_be_had_is_told_with_the_setting(tmp_path: Path) -> None:
+    authority = make_authority("Somebody")
+    certificate, key, other = (tmp_path / name for name in ("cert.pem", "key.pem", "other.pem"))
+    certificate.write_text(authority.server_certificate.decode())
+    key.write_text(authority.server_key.decode())
+    other.write_text(make_authority("Somebody else").server_key.decode())
+    check_certificate(Settings())
+    check_certificate(Settings(tls_certificate=certificate, tls_key=key))
+    missing = tmp_path / "none.pem"
+    for given, words in (
+        ({"tls_certificate": certificate}, "FUMEHOOD_TLS_KEY is not set"),
+        ({"tls_key": key}, "FUMEHOOD_TLS_CERTIFICATE is not set"),
+        ({"tls_certificate": missing, "tls_key": key}, f"FUMEHOOD_TLS_CERTIFICATE: {missing} cannot be read"),
+        ({"tls_certificate": certificate, "tls_key": missing}, f"FUMEHOOD_TLS_KEY: {missing} cannot be read"),
+        ({"tls_certificate": certificate, "tls_key": other}, "are no certificate and its key"),
+    ):
+        with pytest.raises(ConfigurationError, match=words):
+            check_certificate(Settings(**given))
 
 
 def _serve(data: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
