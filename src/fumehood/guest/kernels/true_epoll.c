@@ -11,7 +11,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -44,17 +43,28 @@ struct instance {
 };
 
 static struct instance *instances;
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static char is_taken;
 
 /* Whether the lock was to be had. In a forked child it may be held for good, by a thread that is not there. */
 static int take_lock(void)
 {
     for (int tries = 0; tries < TRIES; tries++) {
-        if (pthread_mutex_trylock(&lock) == 0)
+        if (!__atomic_test_and_set(&is_taken, __ATOMIC_ACQUIRE))
             return 1;
         sched_yield();
     }
     return 0;
+}
+
+static void give_lock_back(void)
+{
+    __atomic_clear(&is_taken, __ATOMIC_RELEASE);
+}
+
+/* Called so because older C libraries have it by another name. */
+static int tell(int file, struct stat *status)
+{
+    return syscall(SYS_fstat, file, status);
 }
 
 static struct instance *find(int epoll)
@@ -135,7 +145,7 @@ static void note(struct instance *instance, int operation, int file, const struc
             instance->files[file].is_watched = 0;
         return;
     }
-    if (!has_room(instance, file) || fstat(file, &status) != 0) {
+    if (!has_room(instance, file) || tell(file, &status) != 0) {
         instance->is_known = 0;
         return;
     }
@@ -145,7 +155,7 @@ static void note(struct instance *instance, int operation, int file, const struc
 static int is_the_file(int file, const struct watched *watched)
 {
     struct stat status;
-    return fstat(file, &status) == 0 && status.st_dev == watched->device && status.st_ino == watched->inode;
+    return tell(file, &status) == 0 && status.st_dev == watched->device && status.st_ino == watched->inode;
 }
 
 static int is_of(const struct instance *instance, int file, const struct epoll_event *event)
@@ -216,7 +226,7 @@ static int sift(int epoll, struct epoll_event *events, int count)
         if (kept < count)
             make_anew(instance);
     }
-    pthread_mutex_unlock(&lock);
+    give_lock_back();
     return kept;
 }
 
@@ -226,7 +236,7 @@ int epoll_create1(int flags)
     int error = errno;
     if (epoll >= 0 && take_lock()) {
         make(epoll);
-        pthread_mutex_unlock(&lock);
+        give_lock_back();
     }
     errno = error;
     return epoll;
@@ -252,7 +262,7 @@ int fcntl(int file, int operation, ...)
         struct instance *instance = find(file);
         if (instance)
             name(instance, result);
-        pthread_mutex_unlock(&lock);
+        give_lock_back();
     }
     errno = error;
     return result;
@@ -278,7 +288,7 @@ int epoll_ctl(int epoll, int operation, int file, struct epoll_event *event)
     else if (instance && (result == 0 || operation == EPOLL_CTL_DEL))
         note(instance, operation, file, event);
     if (is_locked)
-        pthread_mutex_unlock(&lock);
+        give_lock_back();
     errno = error;
     return result;
 }

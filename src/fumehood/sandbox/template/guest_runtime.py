@@ -115,5 +115,5 @@ async def _compile_library(workplace: Workplace, root: Path) -> None:
         raise TemplateError(f"{_COMPILER}, which compiles a part of the guest's code, is not found: run 'make setup'")
     options = ["-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-nostdlib"]
     source, target = _SOURCE / "kernels/true_epoll.c", root / "lib/true_epoll.so"
-    command = [_COMPILER, *options, "-o", str(target), str(source)]
+    command = [_COMPILER, *options, "-o", str(target), str(source), "-lgcc"]
     await workplace.run(command, deadline_seconds=_COMPILE_SECONDS, contained=False)
