@@ -221,22 +221,50 @@ console.log(await through(sockets[0]), await through(sockets.at(-1)));
 """
 
 
-@pytest.mark.parametrize("runtime", ["nodejs", "deno"])
+_CONNECTIONS_OF_PYTHON = """
+import asyncio, threading, time
+loop = asyncio.new_event_loop()
+threading.Thread(target=loop.run_forever, daemon=True).start()
+call = lambda work: asyncio.run_coroutine_threadsafe(work, loop).result(20)
+async def echo(reader, writer):
+    while data := await reader.read(100):
+        writer.write(data)
+    writer.close()
+server = call(asyncio.start_server(echo, "127.0.0.1", 0))
+connect = lambda: call(asyncio.open_connection(*server.sockets[0].getsockname()))
+connections = [connect() for _ in range(10)]
+"""
+_USE_THEM_IN_PYTHON = """
+for _, writer in connections[:2]:
+    loop.call_soon_threadsafe(writer.close)
+del connections[:2]
+time.sleep(0.1)
+async def through(reader, writer):
+    writer.write(b"through")
+    return (await reader.readexactly(7)).decode()
+connections.append(connect())
+print(call(through(*connections[0])), call(through(*connections[-1])))
+"""
+
+
+@pytest.mark.parametrize("runtime", ["python", "nodejs", "deno"])
 def test_a_kernel_s_connections_are_kept_and_it_is_quiet_however_often_its_session_sleeps(
     idle_server: Service, runtime: str
 ) -> None:
     session, caller = Session(idle_server.client()), Caller(idle_server)
+    is_python = runtime == "python"
 
     def run(code: str) -> str:
-        told = session.invoke("executeCode", language="javascript", runtime=runtime, code=code)
+        dialect = {"language": "python"} if is_python else {"language": "javascript", "runtime": runtime}
+        told = session.invoke("executeCode", code=code, **dialect)
         assert not told["isError"], told
         return told["structuredContent"]["stdout"]
 
-    run(_CONNECTIONS)
+    run(_CONNECTIONS_OF_PYTHON if is_python else _CONNECTIONS)
     for _ in range(4):
         # A kernel that spins keeps it from that.
         wait_until(lambda: _ask(caller, "GET", f"sessions/{session.id}")["state"] == "hibernated", "its sleep", 60)
-        assert run(_USE_THEM) == "through through"
+        assert run(_USE_THEM_IN_PYTHON if is_python else _USE_THEM) == "through through"
     session.stop()
 
 
