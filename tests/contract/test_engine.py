@@ -105,7 +105,7 @@ async def test_half_a_gigabyte_goes_in_and_out_while_small_calls_are_answered(ma
         assert found.digest() == digest.digest()
 
 
-async def test_an_upload_that_is_abandoned_leaves_what_wasnullcontext(machine: Machine) -> None:
+async def test_an_upload_that_is_abandoned_leaves_what_was_there(machine: Machine) -> None:
     async with machine.sandbox() as sandbox:
         await sh(sandbox, "mkdir folder; echo before > folder/file")
         files = [{"path": "folder/file", "size": 3 * len(_PIECE)}]

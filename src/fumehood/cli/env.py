@@ -72,10 +72,10 @@ def client_variables(settings: Settings, principal: str) -> dict[str, str]:
     if record is None:
         raise ConfigurationError(f"No principal {principal!r} in {path}; there are: {', '.join(principals.names)}.")
     exports = dict.fromkeys(_ENDPOINTS, _server_url(settings))
-    region = settings.region if "region" in settings.model_fields_set else _recorded(settings, _REGION_FILE)
+    region = _region(settings)
     exports |= {
-        "AWS_REGION": region or settings.region,
-        "AWS_DEFAULT_REGION": region or settings.region,
+        "AWS_REGION": region,
+        "AWS_DEFAULT_REGION": region,
         "AWS_ACCESS_KEY_ID": record.principal.access_key_id,
         "AWS_SECRET_ACCESS_KEY": record.secret_access_key,
     }
@@ -97,6 +97,13 @@ def _server_url(settings: Settings) -> str:
     if settings.model_fields_set & {"host", "port", "public_url", "tls_certificate"}:
         return settings.url
     return _recorded(settings, _URL_FILE) or settings.url
+
+
+def _region(settings: Settings) -> str:
+    """The server's region, likewise."""
+    if "region" in settings.model_fields_set:
+        return settings.region
+    return _recorded(settings, _REGION_FILE) or settings.region
 
 
 def _recorded(settings: Settings, name: str) -> str | None:

@@ -268,14 +268,7 @@ int fcntl(int file, int operation, ...)
     return result;
 }
 
-int fcntl64(int file, int operation, ...)
-{
-    va_list rest;
-    va_start(rest, operation);
-    long argument = va_arg(rest, long);
-    va_end(rest);
-    return fcntl(file, operation, argument);
-}
+int fcntl64(int file, int operation, ...) __attribute__((alias("fcntl")));
 
 int epoll_ctl(int epoll, int operation, int file, struct epoll_event *event)
 {
