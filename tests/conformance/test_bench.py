@@ -25,7 +25,9 @@ def _assert_all_measured(found: dict[str, Any]) -> None:
     samples = found["samples"]
     for order in ("sequential", "staggered", "burst"):
         assert len(samples[order]) == len(samples[f"{order}.stop"]) == 3, order
-    for measure in ("round_trip", "floor.round_trip", "numpy", "write", "read", "put", "get"):
+    for measure in ("round_trip", "round_trip.signed_before", "floor.round_trip", "numpy"):
+        assert samples[measure], measure
+    for measure in ("write", "read", "put", "get"):
         assert samples[measure], measure
     assert all(isinstance(took, int) for taken in samples.values() for _, took in taken)
     assert found["idle_bytes"] > 0

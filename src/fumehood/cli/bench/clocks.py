@@ -1,8 +1,9 @@
 """The clocks of a session's life, as a client sees them; each beside the floor, in the same rounds."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from threading import Barrier
 from typing import Any
@@ -11,7 +12,7 @@ from fumehood.cli.bench import calls, extension
 from fumehood.cli.bench.extension import NotAvailableError
 from fumehood.cli.bench.samples import Mark, Sample, Samples
 
-ROUND_TRIP = "round_trip"
+ROUND_TRIP, SIGNED_BEFORE = "round_trip", "round_trip.signed_before"
 HIT_START, HIT_RESULT, MISS_PANDAS = "hit.start", "hit.result", "miss.pandas"
 NUMPY, WAKE = "numpy", "wake"
 _SUM = ("1+1", "2")
@@ -53,7 +54,7 @@ class Clocks:
         self.samples.take(number, [measure], flow)
 
     def round_trips(self, rounds: int, each: int) -> None:
-        """`each` calls in each round, in turns with as many to the stub."""
+        """`each` calls in each round, in turns with as many to the stub; then as many that are signed before."""
         with calls.session(self.client, self.interpreter) as session_id:
             for _ in range(3):
                 # First calls connect, import and fill caches.
@@ -63,6 +64,27 @@ class Clocks:
                 for _ in range(each):
                     self.floor(number, ROUND_TRIP)
                     self.samples.take(number, [ROUND_TRIP], self._marked(ROUND_TRIP, session_id, _SUM))
+                # Not in turns with these: what a processor did last is part of what the next call takes.
+                with self._signed_before(session_id) as signed:
+                    for _ in range(each):
+                        self.samples.take(number, [SIGNED_BEFORE], signed)
+
+    @contextmanager
+    def _signed_before(self, session_id: str) -> Generator[Callable[[Mark], None]]:
+        """A call for which the client does next to nothing, on a connection of its own: sent as often as is wanted."""
+        code, wanted = _SUM
+        request, body = extension.invocation(
+            self.variables, session_id, self.interpreter, "executeCode", {"language": "python", "code": code}
+        )
+
+        def flow(mark: Mark) -> None:
+            found = request.send(connection, body).read()
+            if f'"stdout":"{wanted}"'.encode() not in found:
+                raise RuntimeError(f"executeCode gave {found[:500]!r}")
+            mark(SIGNED_BEFORE)
+
+        with closing(request.connect()) as connection:
+            yield flow
 
     def pool_hits(self, count: int) -> None:
         """Starts with a sandbox ready in the pool, to the first result. A start that was none is not counted."""

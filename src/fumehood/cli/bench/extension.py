@@ -78,6 +78,22 @@ class Signed:
             return self.send(connection, body).read()
 
 
+def invocation(
+    variables: Mapping[str, str], session_id: str, interpreter: str, tool: str, arguments: dict[str, Any]
+) -> tuple[Signed, bytes]:
+    """A tool's call, signed, and its body. Sent again it is another call: it has no id that would make it a repeat."""
+    body = json.dumps({"name": tool, "arguments": arguments}).encode()
+    request = Signed(
+        variables,
+        "POST",
+        f"/code-interpreters/{interpreter}/tools/invoke",
+        sha256=hashlib.sha256(body).hexdigest(),
+        size=len(body),
+        headers=_JSON | {"x-amzn-code-interpreter-session-id": session_id},
+    )
+    return request, body
+
+
 def get(variables: Mapping[str, str], path: str) -> dict[str, Any]:
     """The JSON at `path` below /fumehood/v1/. NotAvailableError if that is answered 404."""
     return _call(variables, "GET", path)

@@ -15,6 +15,7 @@ _MIB = 1024 * 1024
 _CLOCKS: Mapping[str, tuple[str, str]] = {
     clocks.floor_of(clocks.ROUND_TRIP): ("the floor: the same client against a stub that answers at once", ""),
     clocks.ROUND_TRIP: ("`executeCode` of `1+1`, round trip", "p50 ≤ 2 ms, ≤ 2.3 × floor"),
+    clocks.SIGNED_BEFORE: ("the same, signed before and read raw: what is not the client's", ""),
     clocks.HIT_START: ("pool hit: the start call has returned", "p50 ≤ 8 ms, p99 ≤ 30 ms"),
     clocks.HIT_RESULT: ("pool hit: start to the result of `1+1`", "p50 ≤ 15 ms"),
     clocks.MISS_PANDAS: ("pool miss, restored: start to the result of pandas", "p50 ≤ 200 ms"),

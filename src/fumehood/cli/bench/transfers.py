@@ -7,16 +7,14 @@ before the clock starts, and answers are read raw and compared as they are.
 import base64
 import hashlib
 import http.client
-import json
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
 
 from fumehood.cli.bench import memory
-from fumehood.cli.bench.extension import PIECE_BYTES, Signed
+from fumehood.cli.bench.extension import PIECE_BYTES, Signed, invocation
 from fumehood.cli.bench.samples import Sample, Samples
 
 _block = random.Random(1).randbytes(PIECE_BYTES)
@@ -94,7 +92,7 @@ def run(samples: Samples, number: int, transfer: Transfer, pid: int | None) -> P
 def _write(variables: Mapping[str, str], session_id: str, interpreter: str, name: str, content: bytes) -> Transfer:
     encoded = base64.b64encode(content).decode()
     arguments = {"content": [{"path": _file_of_calls, "blob": encoded}]}
-    request, body = _invocation(variables, session_id, interpreter, "writeFiles", arguments)
+    request, body = invocation(variables, session_id, interpreter, "writeFiles", arguments)
 
     def check(answer: http.client.HTTPResponse) -> None:
         if b"Successfully wrote all 1 files" not in (found := answer.read()):
@@ -104,7 +102,7 @@ def _write(variables: Mapping[str, str], session_id: str, interpreter: str, name
 
 
 def _read(variables: Mapping[str, str], session_id: str, interpreter: str, content: bytes) -> Transfer:
-    request, body = _invocation(variables, session_id, interpreter, "readFiles", {"paths": [_file_of_calls]})
+    request, body = invocation(variables, session_id, interpreter, "readFiles", {"paths": [_file_of_calls]})
     wanted = base64.b64encode(content)
 
     def check(answer: http.client.HTTPResponse) -> None:
@@ -148,21 +146,6 @@ def _expect(holds: bool, message: str) -> None:
 
 def _path(session_id: str) -> str:
     return f"/fumehood/v1/sessions/{session_id}/files/{_file_of_streams}"
-
-
-def _invocation(
-    variables: Mapping[str, str], session_id: str, interpreter: str, tool: str, arguments: dict[str, Any]
-) -> tuple[Signed, bytes]:
-    body = json.dumps({"name": tool, "arguments": arguments}).encode()
-    request = Signed(
-        variables,
-        "POST",
-        f"/code-interpreters/{interpreter}/tools/invoke",
-        sha256=hashlib.sha256(body).hexdigest(),
-        size=len(body),
-        headers={"content-type": "application/json", "x-amzn-code-interpreter-session-id": session_id},
-    )
-    return request, body
 
 
 def _megabytes(size: int) -> str:
