@@ -70,17 +70,22 @@ def encode(value: Any) -> Payload:
         ValueError: `value` holds NaN or an infinity.
     """
     blobs: list[LargeBlob] = []
-    # Drawn now, so that nobody who wrote something of the value can have known it.
-    mark = secrets.token_hex(16)
+    mark = ""
 
     def put_aside(blob: Any) -> str:
+        nonlocal mark
         if not isinstance(blob, LargeBlob):
             raise TypeError(f"a value of type {type(blob).__name__} is not JSON")
+        # Drawn now, so that nobody who wrote something of the value can have known it.
+        mark = mark or secrets.token_hex(16)
         blobs.append(blob)
         return mark
 
     encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=put_aside)
-    first, *others = encoder.encode(value).encode("utf-8", "replace").split(mark.encode())
+    text = encoder.encode(value).encode("utf-8", "replace")
+    if not blobs:
+        return Payload([text])
+    first, *others = text.split(mark.encode())
     parts: list[bytes | LargeBlob] = [first]
     for blob, text in zip(blobs, others, strict=True):
         parts += (blob, text)

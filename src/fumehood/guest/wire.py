@@ -59,7 +59,8 @@ class Kind(IntEnum):
     ANSWER = 10
 
 
-_KINDS = frozenset(Kind)
+# Asking the enumeration itself for a kind by its number takes ten times as long.
+_KINDS = {int(kind): kind for kind in Kind}
 _MAX_PAYLOAD = dict.fromkeys(Kind, MAX_HEAD_BYTES) | {
     Kind.DATA: MAX_DATA_BYTES,
     Kind.CREDIT: 4,
@@ -140,8 +141,9 @@ class FrameDecoder:
     def _next(self) -> Frame | None:
         buffer = self._buffer
         while len(buffer) >= HEADER.size:
-            magic, kind, reserved, stream, length, crc = HEADER.unpack_from(buffer)
-            if magic != MAGIC or reserved or kind not in _KINDS or length > _MAX_PAYLOAD[Kind(kind)]:
+            magic, number, reserved, stream, length, crc = HEADER.unpack_from(buffer)
+            kind = _KINDS.get(number)
+            if magic != MAGIC or reserved or kind is None or length > _MAX_PAYLOAD[kind]:
                 self._skip_to_next_magic()
                 continue
             end = HEADER.size + length
@@ -152,7 +154,7 @@ class FrameDecoder:
                 self._skip_false_frame(end)
                 continue
             del buffer[:end]
-            return Frame(Kind(kind), stream, payload)
+            return Frame(kind, stream, payload)
         return None
 
     def _skip_false_frame(self, end: int) -> None:
@@ -505,15 +507,19 @@ def _split(payload: bytes) -> tuple[bytes, bytes]:
     return payload[4:end], payload[end:]
 
 
+# Made once: `json.dumps` makes one at every call that wants anything but its defaults.
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
+
+
 def encode_json(value: dict[str, Any]) -> bytes:
     """Compact JSON, in UTF-8; what UTF-8 cannot carry (a lone surrogate in a file name) stays escaped."""
-    return json.dumps(value, separators=(",", ":")).encode("ascii")
+    return _ENCODER.encode(value).encode("ascii")
 
 
 def decode_json(payload: bytes) -> dict[str, Any]:
     """A JSON object. ValueError if it is anything else."""
     try:
-        value = json.loads(payload)
+        value = json.loads(payload.decode())
     except RecursionError as error:
         raise ValueError("too deep") from error
     if not isinstance(value, dict):

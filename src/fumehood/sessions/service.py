@@ -479,7 +479,7 @@ class Sessions:
     def _guest(self, live: LiveSession, key: InvocationKey | None) -> Guest:
         async def call(request: GuestRequest, timeout_seconds: float, reply_bytes_max: int) -> GuestReply:
             if key is not None and request.operation in _NEVER_TWICE:
-                request = replace(request, arguments=request.arguments | {"call_id": key.call_id})
+                request = GuestRequest(request.operation, request.arguments | {"call_id": key.call_id}, request.body)
             return await self._host.call(sandbox_of(live), request, timeout_seconds, reply_bytes_max)
 
         async def images_as_links() -> bool:

@@ -15,6 +15,8 @@ Result = dict[str, Any]
 _FRAME_BYTES = 64 * 1024
 """What an event needs beside its texts."""
 TEXT_BYTES_MAX = RESULT_EVENT_MAX_BYTES - _FRAME_BYTES
+# Made once: `json.dumps` makes one at every call that wants anything but its defaults.
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
 _KEPT_PATH = re.compile(r"\.outputs/[0-9]{1,10}-[A-Za-z0-9][A-Za-z0-9.-]{0,63}")
 _WHY_NO_MORE = {
     "limit": "no more is kept of one output",
@@ -35,7 +37,7 @@ def error_result(message: str) -> Result:
 
 def encoded_size(text: str) -> int:
     """Bytes of `text` as JSON."""
-    return len(json.dumps(text, ensure_ascii=False).encode(errors="surrogatepass"))
+    return len(_ENCODER.encode(text).encode(errors="surrogatepass"))
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ class Output:
     def stripped(self) -> "Output":
         """Without white space at its ends, as the service gives the output of code."""
         if not self.missing_bytes:
-            return replace(self, head=self.head.strip())
+            return Output(self.head.strip(), kept=self.kept)
         return replace(self, head=self.head.lstrip(), tail=self.tail.rstrip())
 
     def with_note(self, note: str) -> "Output":

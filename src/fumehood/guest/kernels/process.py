@@ -10,7 +10,6 @@ Messages both ways are 4 bytes of length and that much JSON. To the kernel: `{"i
 import asyncio
 import json
 import os
-import secrets
 import select
 import time
 from collections import deque
@@ -82,6 +81,7 @@ class Kernel:
         self._rest: asyncio.TimerHandle | None = None
         self._inspector: object = None
         self._unsent = memoryview(b"")
+        self._awaits_room = False
         self._past: deque[str] = deque(maxlen=_PAST_CALLS)
         self._call: _Call | None = None
         self._loop.add_reader(self._results, self._on_result)
@@ -98,7 +98,7 @@ class Kernel:
         """
         started = time.monotonic()
         # Not to be foretold, or an earlier call's code could leave an answer for it in the pipe.
-        call = self._call = _Call(secrets.token_hex(8))
+        call = self._call = _Call(os.urandom(8).hex())
         self._replies.restart()
         self._await_rest()
         self._displays.clear()
@@ -171,11 +171,14 @@ class Kernel:
             while self._unsent:
                 self._unsent = self._unsent[os.write(self._requests, self._unsent) :]
         except BlockingIOError:
+            self._awaits_room = True
             self._loop.add_writer(self._requests, self._on_writable)
             return
         except BrokenPipeError:
             self._unsent = memoryview(b"")
-        self._loop.remove_writer(self._requests)
+        if self._awaits_room:
+            self._awaits_room = False
+            self._loop.remove_writer(self._requests)
 
     def _on_exit(self) -> None:
         if self._call is not None:

@@ -159,8 +159,9 @@ class _Streams:
             sys.stdout, sys.stderr = self._own
 
     def _any_closed(self) -> bool:
+        output, errors = self._own
         try:
-            return any(stream.closed for stream in self._own)
+            return bool(output.closed or errors.closed)
         except ValueError:
             # Its buffer was detached.
             return True
@@ -329,7 +330,19 @@ def _make_shell(displays: Displays) -> Any:
     fit_plots(shell)
     shell.system = shell.system_raw
     shell.builtin_trap.auto_builtins["input"] = _refuse_input
+    _fix(shell, "history_manager", "builtin_trap", "display_trap", "magics_manager", "input_transformer_manager")
+    _fix(shell.displayhook, "shell")
+    _fix(shell.history_manager, "shell")
     return shell
+
+
+def _fix(owner: Any, *names: str) -> None:
+    """Take what never changes, and is looked at in every call, for no trait any more: to look those up is slow.
+
+    For the one object of a class of our own.
+    """
+    for name in names:
+        setattr(owner.__class__, name, getattr(owner, name))
 
 
 def _exit_code(code: object) -> int:

@@ -41,6 +41,10 @@ class Displays:
         base64, and JSON's values. An update takes the place of what was displayed with its `display_id` in this call.
         """
         text = _text_form(bundle)
+        if text is not None and len(bundle) == 1 and not update:
+            # Most values have no other form.
+            _print(text)
+            return
         kinds = [kind for kind in MEDIA_TYPES if bundle.get(kind) is not None]
         if text is not None or kinds:
             _print(f"<{kinds[0]}>" if text is None else text)

@@ -72,7 +72,7 @@ class Replies:
         if len(self._received) < 4 + size:
             return None
         try:
-            message = json.loads(self._cut(4 + size)[4:])
+            message = json.loads(self._cut(4 + size)[4:].decode())
         except RecursionError as error:
             raise ValueError("a message too deep") from error
         if not isinstance(message, dict):
