@@ -4,7 +4,6 @@ It is reached by whoever may open the socket, which lies in a folder of mode 070
 """
 
 import asyncio
-import ctypes
 import json
 import os
 import secrets
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import structlog
 
+from fumehood import parent_death
 from fumehood.aws.signing_keys import SigningKeys
 from fumehood.gateway.place import CredentialsUnavailableError, Place
 
@@ -29,8 +29,6 @@ _READY_SECONDS = 20.0
 _STOP_SECONDS = 5.0
 _BUFFERED_PARTS = "128M"
 _SOCKET_NAME_BYTES_MAX = 107
-_PR_SET_PDEATHSIG = 1
-_prctl = ctypes.CDLL(None).prctl
 RequireDisk = Callable[[int, str], None]
 """ThrottledError, with the figures, if the disk that this S3 is on has no room for so many bytes of something."""
 _LETTERS = string.ascii_letters + string.digits
@@ -128,13 +126,17 @@ class EmbeddedS3:
         socket = self._socket()
         await asyncio.to_thread(socket.unlink, missing_ok=True)
         process = await asyncio.create_subprocess_exec(
-            # With no network: whoever takes it over reaches nothing by it.
-            *("unshare", "--net"),
-            str(Path(sys.executable).with_name("rclone")),
-            *("serve", "s3", "--config", "/dev/null", "--addr", f"unix://{socket}"),
-            *("--umask", "077", "--max-header-bytes", "65536"),
-            *("--multipart-streaming-buffer-limit", _BUFFERED_PARTS, "--multipart-streaming-buffer-total", "512M"),
-            str(self._buckets),
+            # A server that is killed must leave none behind that the next one would run beside.
+            *parent_death.command(
+                # With no network: whoever takes it over reaches nothing by it.
+                *("unshare", "--net"),
+                str(Path(sys.executable).with_name("rclone")),
+                *("serve", "s3", "--config", "/dev/null", "--addr", f"unix://{socket}"),
+                *("--umask", "077", "--max-header-bytes", "65536"),
+                *("--multipart-streaming-buffer-limit", _BUFFERED_PARTS, "--multipart-streaming-buffer-total", "512M"),
+                str(self._buckets),
+                by=signal.SIGTERM,
+            ),
             # In its environment, not its arguments, which every user of the machine can read.
             env={
                 "PATH": os.environ.get("PATH", os.defpath),
@@ -146,7 +148,6 @@ class EmbeddedS3:
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
             start_new_session=True,
-            preexec_fn=_end_with_parent,
         )
         self.pid = process.pid
         try:
@@ -179,11 +180,6 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
         with suppress(ProcessLookupError):
             process.kill()
         await process.wait()
-
-
-def _end_with_parent() -> None:
-    """A server that is killed must leave none behind that the next one would run beside."""
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
 def _random(length: int) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fumehood import parent_death
 from fumehood.sandbox import limits
 
 # The isolation every sandbox has: gVisor's systrap platform, no network device, no socket of the machine.
@@ -97,7 +98,7 @@ async def run(
 async def _run(argv: Sequence[str], timeout_seconds: float, on_output: Callable[[bytes], None] | None) -> Completed:
     # runsc passes the death signal on to all that it starts, so that a killed process of ours takes the sandbox along.
     process = await asyncio.create_subprocess_exec(
-        *("setpriv", "--pdeathsig", "KILL", "--", *argv),
+        *parent_death.command(*argv),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -73,6 +74,37 @@ async def test_one_that_is_killed_is_started_again_with_what_it_kept(store: Embe
     async with upstream.ask(operation("GET", b"/work/a%20b"), store.credentials) as reply:
         assert await reply.read() == b"hello"
     await upstream.close()
+
+
+_SERVE = """
+import asyncio, sys
+from pathlib import Path
+from fumehood.gateway.embedded import EmbeddedS3
+
+async def main():
+    store = EmbeddedS3(Path(sys.argv[1]))
+    await store.credentials()
+    print(store.pid, flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+async def test_it_ends_with_a_server_that_is_killed_and_the_next_one_has_its_own(
+    store: EmbeddedS3, tmp_path: Path
+) -> None:
+    server = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", _SERVE, str(tmp_path / "s3")), stdout=asyncio.subprocess.PIPE
+    )
+    assert server.stdout is not None
+    pid = int(await server.stdout.readline())
+    assert is_running(pid)
+    server.kill()
+    await server.wait()
+    await until(lambda: not is_running(pid), "its end")
+    assert await put_and_get(store) == b"hello"
+    assert store.pid != pid
 
 
 async def test_its_keys_stay_and_are_its_owners_alone(store: EmbeddedS3, tmp_path: Path) -> None:

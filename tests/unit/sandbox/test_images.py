@@ -339,10 +339,13 @@ asyncio.run(ImageStore(folder / "images", folder / "images.key", 2**40).store(fo
 """
 
 
-def _workers(server: int) -> list[str]:
-    """The processes that work for it, or did."""
+def _workers(raw: Path) -> list[str]:
+    """The processes that write what is in there into an image."""
     told = subprocess.run(
-        ["pgrep", "-a", "-f", f"fumehood.sandbox.images.worker {server} "], capture_output=True, text=True, check=False
+        ["pgrep", "-a", "-f", f"fumehood.sandbox.images.worker keep {raw} "],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return told.stdout.splitlines()
 
@@ -356,11 +359,11 @@ async def test_what_a_killed_server_left_half_made_does_not_count_and_is_collect
     store = place.store()
     await store.collect_garbage()
     assert place.leftovers(), "what another server is making was removed"
-    await until(lambda: _workers(server.pid), "the process that writes it")
+    await until(lambda: _workers(place.raw), "the process that writes it")
     server.kill()
     await server.wait()
     # One that went on would write into what is removed.
-    await until(lambda: not _workers(server.pid), "its end")
+    await until(lambda: not _workers(place.raw), "its end")
     assert await store.list_images() == []
     await store.collect_garbage()
     assert place.leftovers() == []

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import structlog
 
-from fumehood import clock
+from fumehood import clock, parent_death
 from fumehood.ids import new_ulid
 from fumehood.sandbox.images.manifest import (
     About,
@@ -261,8 +261,8 @@ def _require(image: StoredImage, account: str, needs: Mapping[str, str]) -> None
 async def _work(operation: str, *arguments: str) -> dict[str, str]:
     """What the worker says. OSError with its message if it fails, TimeoutError if it takes too long."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-I", "-m", "fumehood.sandbox.images.worker"),
-        *(str(os.getpid()), operation, *arguments),
+        # One that went on would write into what the next server removes as half-made.
+        *parent_death.command(sys.executable, "-I", "-m", "fumehood.sandbox.images.worker", operation, *arguments),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

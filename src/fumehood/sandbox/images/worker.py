@@ -1,18 +1,14 @@
 """The heavy part of storing and verifying, in a process of its own: it would keep the interpreter from the server.
 
-    python -m fumehood.sandbox.images.worker SERVER keep RAW IMAGE INDEX
-    python -m fumehood.sandbox.images.worker SERVER read IMAGE NAME:SIZE...
-
-SERVER is the process that starts it, with which it ends.
+    python -m fumehood.sandbox.images.worker keep RAW IMAGE INDEX
+    python -m fumehood.sandbox.images.worker read IMAGE NAME:SIZE...
 
 `keep` writes a difference for each file of the checkpoint RAW into the folder IMAGE, against the file of that name in
 IMAGE/base if there is one; `read` reads differences back. The SHA-256 of each whole file is printed, as JSON.
 """
 
-import ctypes
 import json
 import os
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,8 +18,6 @@ from fumehood.sandbox.images.pages import DamagedError, read_digest, write_diffe
 BASE = "base"
 # Calls that people wait for come first.
 _NICE = 5
-_PR_SET_PDEATHSIG = 1
-_prctl = ctypes.CDLL(None).prctl
 
 
 def _keep(raw: str, image: str, index: str) -> dict[str, str]:
@@ -43,17 +37,8 @@ def _base(image: Path, name: str) -> Path | None:
     return base if base.exists() else None
 
 
-def _end_with(server: int) -> None:
-    """One that is killed must leave none behind that writes on where the next one removes what is half-made."""
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != server:
-        # Killed before it could be told to us.
-        sys.exit("the server has ended")
-
-
-def main(server: str, operation: str, *arguments: str) -> None:
+def main(operation: str, *arguments: str) -> None:
     """Do one operation."""
-    _end_with(int(server))
     os.nice(_NICE)
     operations: dict[str, Callable[..., dict[str, str]]] = {"keep": _keep, "read": _read}
     try:

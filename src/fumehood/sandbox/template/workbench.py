@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from fumehood import parent_death
 from fumehood.sandbox import oneshot
 from fumehood.sandbox.oneshot import Builder, Completed, Mount
 from fumehood.sandbox.template.errors import TemplateError
@@ -139,8 +140,9 @@ async def opened(workplace: Workplace, settings: Settings) -> AsyncGenerator[Wor
         ["mkfs.ext4", *options, "-N", str(bounds.entries), str(image)], deadline_seconds=_MKFS_SECONDS, contained=False
     )
     holder = await asyncio.create_subprocess_exec(
-        *("setpriv", "--pdeathsig", "KILL", "--", "unshare", "--mount", "--propagation=private", "--"),
-        *("sh", "-c", _HOLD, "sh", str(image), str(disk)),
+        *parent_death.command(
+            *("unshare", "--mount", "--propagation=private", "--", "sh", "-c", _HOLD, "sh", str(image), str(disk))
+        ),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         start_new_session=True,

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fumehood import clock
+from fumehood import clock, parent_death
 from fumehood.sandbox.template.errors import TemplateError, printable
 from fumehood.sandbox.template.progress import Progress
 
@@ -66,11 +66,9 @@ class Workplace:
         A contained program sees its own processes and mounts only. Raises TemplateError, with the end of what was
         printed, if it fails or the deadline passes; the program and all it started are gone in every case.
         """
-        # The death signal covers SIGKILL of this process, when no code of ours runs any more.
-        command = ["setpriv", "--pdeathsig", "KILL", "--"]
-        command += [*(() if network else _NO_NETWORK), *(_CONTAINED if contained else ()), *argv]
         process = await asyncio.create_subprocess_exec(
-            *command,
+            # Also where this process is killed, when no code of ours runs any more.
+            *parent_death.command(*(() if network else _NO_NETWORK), *(_CONTAINED if contained else ()), *argv),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
