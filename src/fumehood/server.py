@@ -241,11 +241,13 @@ async def _running(settings: Settings, files: OperatorFiles, template: Template)
         controls = SessionControls(Control(sessions, host, hibernation, isolation), snapshots)
         pool = PoolState(partial(_pool_summaries, host), partial(_memory_summary, host))
         extension = Api(endpoint, authorise, extension_routes(transfers, choices, controls, pool))
+        disk = DiskWatch(host, lifecycle)
         repeated = [
             Repeated(partial(_purge, database, interpreters, settings), _PURGE_SECONDS, "what is old was not purged"),
             snapshots.sweeping,
             Health(host, lifecycle, settings.health_check_seconds).watching,
-            DiskWatch(host, lifecycle).watching,
+            disk.watching,
+            disk.trimming,
             Quiet().watching,
         ]
         for each in repeated:

@@ -18,13 +18,13 @@ import pytest
 
 from fumehood.errors import SandboxLostError
 from fumehood.sandbox import limits
-from fumehood.sandbox.contract import EndReason, GuestError, GuestRequest
+from fumehood.sandbox.contract import EndReason, GuestError, GuestRequest, Sandbox
 from fumehood.sandbox.keeper import GRACE_SECONDS
 from fumehood.settings import MIB
 from tests.contract.conftest import CALL_SECONDS, OUTPUT_BYTES, Machine, run, sh
 from tests.host_traces import WAITING, harm_blanks, sandbox_processes
 from tests.memory_limits import leave_little_memory, limit_bytes
-from tests.waiting import until
+from tests.waiting import POLL_SECONDS, until
 
 _BIG_BYTES = 512 * MIB
 _PIECE = os.urandom(MIB)
@@ -758,6 +758,71 @@ async def test_what_a_sandbox_takes_of_the_machine_s_disk_is_known_and_none_of_i
         [keeper] = [pid for pid, names in held.items() if any("disk.img" in name for name in names)]
         assert "supervise.sh" in sandbox_processes(machine.data)[keeper]
     await machine.until_nothing_is_left()
+
+
+async def test_what_is_removed_in_a_sandbox_is_given_back_to_the_machine_s_disk_and_what_is_kept_stays(
+    machine: Machine,
+) -> None:
+    async with machine.sandbox() as sandbox:
+        await sh(sandbox, "head -c 50M /dev/urandom > kept; head -c 500M /dev/zero > file; mkdir many")
+        await run(sandbox, "for i in range(5000): open(f'many/{i}', 'wb').write(bytes(20_000))")
+        digest = await sh(sandbox, "sha256sum kept")
+        await asyncio.to_thread(os.sync)
+        full = (await sandbox.usage()).disk_bytes
+        assert full > 650_000_000
+        await sh(sandbox, "rm -r file many")
+
+        await _until_unused(sandbox, 550_000_000)
+        assert (await sandbox.usage()).disk_bytes >= full
+        await sandbox.trim()
+        assert (await sandbox.usage()).disk_bytes < full - 550_000_000
+        assert (await sandbox.usage()).unused_bytes < 32 * MIB
+        assert await sh(sandbox, "sha256sum kept") == digest
+        # There is room for as much again, and for two who ask at once.
+        await sh(sandbox, "head -c 500M /dev/zero > file")
+        await asyncio.to_thread(os.sync)
+        assert (await sandbox.usage()).disk_bytes > 500_000_000
+        await asyncio.gather(sandbox.trim(), sandbox.trim())
+        assert await sh(sandbox, "tr -d '\\0' < file | wc -c; sha256sum kept") == f"0\n{digest}"
+    # Nothing is there any more to be given back.
+    await sandbox.trim()
+    await machine.until_nothing_is_left()
+
+
+async def test_code_that_fills_its_disk_with_holes_keeps_its_sandbox_neither_from_work_nor_from_its_end(
+    machine: Machine,
+) -> None:
+    async with machine.sandbox() as sandbox:
+        # Every other page is of a file that goes: 131,072 pieces, each of them to be given back by itself.
+        await sh(
+            sandbox,
+            'for name in odd even; do : > $name; done; python3 -c "\n'
+            "odd, even = (open(name, 'ab', buffering=0) for name in ('odd', 'even'))\n"
+            'for _ in range(131072): odd.write(bytes(4096)), even.write(bytes(4096))"',
+        )
+        await asyncio.to_thread(os.sync)
+        await sh(sandbox, "rm odd")
+
+        await _until_unused(sandbox, 400_000_000)
+        # Of so small holes nothing is given back, and it counts as taken.
+        await sandbox.trim()
+        assert (await sandbox.usage()).disk_bytes > 900_000_000
+        await sh(sandbox, "rm even")
+        trimming = asyncio.ensure_future(sandbox.trim())
+        assert await sh(sandbox, "echo works") == "works\n"
+        end = await sandbox.stop(EndReason.STOPPED)
+        # Not given up on after the time that an end has.
+        assert (end.reason, end.detail) == (EndReason.STOPPED, "")
+        await trimming
+    await machine.until_nothing_is_left()
+
+
+async def _until_unused(sandbox: Sandbox, size_bytes: int) -> None:
+    """gVisor gives what is removed back to the sandbox's own disk a moment later."""
+    deadline = time.monotonic() + CALL_SECONDS
+    while (unused := (await sandbox.usage()).unused_bytes) < size_bytes:
+        assert time.monotonic() < deadline, f"{unused} bytes are unused, not {size_bytes}"
+        await asyncio.sleep(POLL_SECONDS)
 
 
 def _open_files(pid: int) -> set[str]:

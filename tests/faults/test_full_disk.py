@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,54 @@ def test_sessions_that_fill_the_machine_s_disk_are_ended_the_largest_first_and_a
         wait_until(lambda: not traces(disk / "data"), "nothing left")
 
 
+def test_none_is_ended_for_what_it_has_removed_again_and_the_machine_has_that_back(tmp_path: Path) -> None:
+    with _file_system(tmp_path / "disk") as disk:
+        with service(disk / "data", _SMALL) as server:
+            client = server.client(read_timeout=300)
+            sessions = [Session(client), Session(client)]
+            free: list[int] = []
+            # The machine has room for one of these files, and not for what both sessions have ever held.
+            for _ in range(3):
+                for session in sessions:
+                    assert not session.sh("head -c 1300M /dev/zero > file")["isError"]
+                    # Else it would be gone before any of it was on the machine's disk.
+                    os.sync()
+                    free.append(shutil.disk_usage(disk).free)
+                    assert not session.sh("rm file")["isError"]
+            assert min(free) > 0
+            caller = Caller(server)
+            for session in sessions:
+                wait_until(partial(_takes_less_than, 100 * MIB, caller, session), "what it has removed given back", 60)
+                assert session.sh("echo 'as ever'")["structuredContent"]["stdout"].strip() == "as ever"
+                session.stop()
+        wait_until(lambda: not traces(disk / "data"), "nothing left")
+
+
+def test_a_session_is_hibernated_by_what_its_disk_holds_not_by_what_it_has_held(tmp_path: Path) -> None:
+    with _file_system(tmp_path / "disk") as disk:
+        with service(disk / "data", _SMALL) as server:
+            caller, session = Caller(server), Session(server.client())
+            pause = f"/fumehood/v1/sessions/{session.id}/pause"
+            session.run("x = 42")
+            session.sh("head -c 800M /dev/zero > file; echo small > kept")
+            os.sync()
+            refused = caller.call("POST", pause)
+            assert refused.error == "ThrottlingException", refused.body
+            session.sh("rm file")
+
+            def is_paused() -> bool:
+                answer = caller.call("POST", pause)
+                assert answer.status == 200 or answer.error == "ThrottlingException", answer.body
+                return answer.status == 200
+
+            wait_until(is_paused, "room for its state", 60)
+            [image] = (disk / "data" / "images").iterdir()
+            assert sum(path.stat().st_size for path in image.iterdir() if path.is_file()) < 64 * MIB
+            assert session.run("print(x, open('kept').read())")["structuredContent"]["stdout"] == "42 small"
+            session.stop()
+        wait_until(lambda: not traces(disk / "data"), "nothing left")
+
+
 def test_no_image_is_written_for_which_the_machine_s_disk_has_no_room_and_whoever_asks_is_told(tmp_path: Path) -> None:
     with _file_system(tmp_path / "disk") as disk:
         with service(disk / "data", _SMALL | {"FUMEHOOD_HIBERNATE_AFTER_SECONDS": "2"}) as server:
@@ -148,6 +197,10 @@ def test_no_image_is_written_for_which_the_machine_s_disk_has_no_room_and_whoeve
             assert session.run("print(x)")["structuredContent"]["stdout"] == "42"
             session.stop()
         wait_until(lambda: not traces(disk / "data"), "nothing left")
+
+
+def _takes_less_than(size_bytes: int, caller: Caller, session: Session) -> bool:
+    return _looked_at(caller, session)["diskBytes"] < size_bytes
 
 
 def _looked_at(caller: Caller, session: Session) -> dict[str, Any]:

@@ -100,6 +100,8 @@ class Usage:
     """What its disk takes of the machine's now: not what code in it sees as used, which may be less."""
     unwritten_bytes: int = 0
     """The part of `disk_bytes` that waits in memory, so that the machine still counts it as free."""
+    unused_bytes: int = 0
+    """The part of it that was removed inside, and that the machine gets back by `Sandbox.trim`."""
 
 
 @dataclass(frozen=True)
@@ -218,6 +220,14 @@ class Sandbox(Protocol):
 
     def unwritten_bytes(self) -> int:
         """What of its own disk waits in memory, and will be taken of the machine's without anybody asking."""
+        ...
+
+    async def trim(self) -> None:
+        """Give back to the machine what was removed from its own disk, where it is worth it; some may be left.
+
+        Harmless where it has ended. It takes some milliseconds, and seconds where the disk is full of small holes; who
+        does not wait for that, or asks once more meanwhile, changes nothing.
+        """
         ...
 
     async def pause(self) -> None:

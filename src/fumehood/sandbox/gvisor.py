@@ -81,6 +81,8 @@ class Gvisor:
         self._trial_lock = asyncio.Lock()
         self.rests = Rests()
         self.grace_periods = GracePeriods()
+        self.trim_turn = asyncio.Lock()
+        """One disk at a time: each takes a thread, and they are all on the same disk of the machine."""
 
     async def probe(self) -> Isolation:
         """As `Engine.probe`."""
@@ -426,6 +428,7 @@ class GvisorSandbox:
         self.rest = engine.rests.add(self._group)
         self._ended = asyncio.ensure_future(self._watch())
         self._taking_over: asyncio.Task[None] | None = None
+        self._trimming: asyncio.Task[None] | None = None
 
     async def get_ready(self) -> None:
         """Wait for the agent. SandboxLostError or TimeoutError if it does not come up."""
@@ -538,15 +541,26 @@ class GvisorSandbox:
         """As `Sandbox.usage`."""
         disk = self._keeper.disk()
         used = limits.read_usage(self._group)
-        return replace(used, disk_bytes=disk.used_bytes, unwritten_bytes=disk.unwritten_bytes)
+        return replace(
+            used,
+            disk_bytes=disk.used_bytes,
+            unwritten_bytes=disk.unwritten_bytes,
+            unused_bytes=disk.unused_bytes,
+        )
 
     def state_bytes_max(self) -> int:
         """As `Sandbox.state_bytes_max`."""
-        return limits.working_set(self._group) + self._keeper.disk().used_bytes
+        return limits.working_set(self._group) + self._keeper.disk().inside_bytes
 
     def unwritten_bytes(self) -> int:
         """As `Sandbox.unwritten_bytes`."""
         return self._keeper.disk().unwritten_bytes
+
+    async def trim(self) -> None:
+        """As `Sandbox.trim`."""
+        if self._trimming is None or self._trimming.done():
+            self._trimming = asyncio.ensure_future(self._keeper.trim(self._engine.trim_turn))
+        await asyncio.shield(self._trimming)
 
     async def pause(self) -> None:
         """As `Sandbox.pause`."""

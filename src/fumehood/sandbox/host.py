@@ -373,6 +373,10 @@ class Host:
         """As `Sandbox.usage`."""
         return await self._sandbox(sandbox_id).usage()
 
+    async def trim(self, sandbox_id: str) -> None:
+        """As `Sandbox.trim`. SandboxLostError if it has ended."""
+        await self._sandbox(sandbox_id).trim()
+
     async def mounts_in_use(self, sandbox_id: str) -> list[str]:
         """Where something is open in a folder that is mounted: no checkpoint can be made or restored meanwhile.
 

@@ -2,20 +2,35 @@
 
 import asyncio
 import ctypes
+import fcntl
 import math
 import os
 import signal
+import struct
 import time
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Self
 
+from fumehood.settings import MIB
+
 GRACE_SECONDS = 30
 """How much longer than it should a sandbox may live whose agent does not end it."""
 _PR_SET_CHILD_SUBREAPER = 36
 _BLOCK_BYTES = 512
+# The call by which a file system tells its disk what it does not use, here a file that becomes smaller by it.
+_FITRIM = 0xC0185879
+_FSTRIM_RANGE = struct.Struct("=QQQ")
+_TRIM_PIECE_BYTES = 128 * MIB
+"""At once: nothing breaks that off, and a disk that is full of holes takes up to a second for so much. It is a group of
+ext4's blocks: the kernel remembers those that it need not look at again, but only whole ones."""
+_TRIM_HOLE_BYTES_MIN = 64 * 1024
+"""Smaller ones stay: code that makes nothing but these would have them cost minutes."""
+_TRIM_WORTH_BYTES = 16 * MIB
+"""Where it is no less, one is begun, also for what cannot be given back: the kernel knows where nothing has changed."""
 _prctl = ctypes.CDLL(None).prctl
 
 
@@ -34,10 +49,25 @@ class KeptNetwork:
 class Disk:
     """What a sandbox's own disk holds."""
 
-    used_bytes: int
-    """Taken of the machine's disk, or about to be."""
-    unwritten_bytes: int
-    """The part of it that waits in memory, so that the machine still counts it as free."""
+    inside_bytes: int
+    """What is on it now, written to the machine's disk or not."""
+    written_bytes: int
+    """What its file takes of the machine's disk, also for what was removed from it."""
+
+    @property
+    def used_bytes(self) -> int:
+        """Taken of the machine's disk, or about to be."""
+        return max(self.inside_bytes, self.written_bytes)
+
+    @property
+    def unwritten_bytes(self) -> int:
+        """The part of it that waits in memory, so that the machine still counts it as free."""
+        return self.used_bytes - self.written_bytes
+
+    @property
+    def unused_bytes(self) -> int:
+        """The part of it that is taken for nothing any more."""
+        return self.used_bytes - self.inside_bytes
 
 
 class Keeper:
@@ -107,17 +137,49 @@ class Keeper:
             for descriptor in (process / "fd").iterdir():
                 # Its name is gone, which the link says behind it.
                 if str(descriptor.readlink()).startswith(image):
-                    written = descriptor.stat().st_blocks * _BLOCK_BYTES
-                    inside = self._used_inside(process / "root" / self._folder.relative_to("/") / "disk")
-                    return Disk(max(written, inside), max(inside - written, 0))
+                    return Disk(self._used_inside(), descriptor.stat().st_blocks * _BLOCK_BYTES)
         return Disk(0, 0)
 
-    def _used_inside(self, mounted: Path) -> int:
-        if mounted.stat().st_dev == self._folder.stat().st_dev:
-            # Not mounted any more: it would be the machine's own.
-            return 0
-        status = os.statvfs(mounted)
-        return (status.f_blocks - status.f_bfree) * status.f_frsize
+    async def trim(self, turn: asyncio.Lock) -> None:
+        """Give back to the machine what the sandbox's own disk takes for nothing, where that is worth it.
+
+        It holds `turn` while it is at work, piece by piece.
+        """
+        # The mount option `discard` would do it with each removal, until it is done: code that removes every other
+        # page of a large file could keep its sandbox from ending for minutes.
+        if (await asyncio.to_thread(self.disk)).unused_bytes < _TRIM_WORTH_BYTES:
+            return
+        start, is_there = 0, True
+        while is_there and not self.ended.done():
+            async with turn:
+                is_there = await asyncio.to_thread(self._trim_piece, start)
+            start += _TRIM_PIECE_BYTES
+
+    def _trim_piece(self, start: int) -> bool:
+        """Give back what is unused in the piece of the disk that begins there; whether there is such a piece."""
+        with suppress(OSError), self._open_mounted() as mounted:
+            # OSError also where the file system of the data folder cannot make holes.
+            fcntl.ioctl(mounted, _FITRIM, _FSTRIM_RANGE.pack(start, _TRIM_PIECE_BYTES, _TRIM_HOLE_BYTES_MIN))
+            return True
+        return False
+
+    def _used_inside(self) -> int:
+        with suppress(OSError), self._open_mounted() as mounted:
+            status = os.fstatvfs(mounted)
+            return (status.f_blocks - status.f_bfree) * status.f_frsize
+        return 0
+
+    @contextmanager
+    def _open_mounted(self) -> Generator[int]:
+        """The root of the file system on the sandbox's disk, which only its keeper sees. OSError if there is none."""
+        path = Path("/proc", str(self.pid), "root", self._folder.relative_to("/"), "disk")
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            if os.fstat(descriptor).st_dev == self._folder.stat().st_dev:
+                raise FileNotFoundError("not mounted any more: it would be the machine's own")
+            yield descriptor
+        finally:
+            os.close(descriptor)
 
     def go_on(self) -> None:
         """Let it run, if it was stopped, and the command that it waits for."""
