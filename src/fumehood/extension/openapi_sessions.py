@@ -42,7 +42,7 @@ _SESSION = {
         "memoryBytes": {"type": "integer", "description": "held now"},
         "diskBytes": {
             "type": "integer",
-            "description": "what its disk takes of the machine's now: what was removed in it may still take as much",
+            "description": "what its disk takes of the machine's now: what was removed counts until it is given back",
         },
         "peak": {"type": "object", "properties": {"memoryBytes": {"type": "integer"}}},
         "image": {
