@@ -107,6 +107,8 @@ class Lifecycle:
         """What each session that has a sandbox, and does not end, has used. One that has just lost it is left out."""
         found: list[tuple[LiveSession, Usage]] = []
         for live in self.live:
+            # To look at one takes a fraction of a millisecond, and calls should not wait for a thousand.
+            await asyncio.sleep(0)
             if live.row.sandbox_id is not None and live.ending is None:
                 with suppress(SandboxLostError, OSError):
                     found.append((live, await self._host.usage(live.row.sandbox_id)))
