@@ -3,10 +3,11 @@
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +37,21 @@ class PostgresqlServer:
     def stop(self) -> None:
         """End it at once, and every connection with it."""
         _run(self.user, "pg_ctl", "stop", "--wait", "-D", self._data, "--mode=immediate")
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Have none of its processes run: connections are taken, and nothing is answered."""
+        parent = int((self._data / "postmaster.pid").read_text().split()[0])
+        # It first: it could make others meanwhile.
+        os.kill(parent, signal.SIGSTOP)
+        stopped = [parent, *_children_of(parent)]
+        for pid in stopped[1:]:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in stopped:
+                os.kill(pid, signal.SIGCONT)
 
     @property
     def _data(self) -> Path:
@@ -88,6 +104,16 @@ def running_postgresql(
             yield server
         finally:
             server.stop()
+
+
+def _children_of(parent: int) -> list[int]:
+    found: list[int] = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            # The name before it, in parentheses, may hold anything.
+            if int(path.read_text().rpartition(")")[2].split()[1]) == parent:
+                found.append(int(path.parent.name))
+    return found
 
 
 def _server_user() -> str | None:

@@ -61,6 +61,7 @@ from fumehood.sessions.disk import DiskWatch
 from fumehood.sessions.health import Health
 from fumehood.sessions.hibernation import Hibernation
 from fumehood.sessions.lifecycle import Lifecycle
+from fumehood.sessions.readiness import Readiness
 from fumehood.sessions.recovery import purge, recover
 from fumehood.sessions.service import Sessions, default_sizes
 from fumehood.sessions.snapshots import Snapshots
@@ -86,6 +87,7 @@ class Fumehood:
     endpoint: Endpoint
     extension: Api
     sessions: Sessions
+    readiness: Readiness
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI app: health, the extensions, and for all else the two AWS services."""
@@ -102,9 +104,11 @@ class Fumehood:
             await self.endpoint(scope, receive, send)
 
     async def _ping(self, send: Send) -> None:
-        can_start = self.sessions.can_start
-        health = {"status": "Healthy" if can_start else "Unhealthy", "isolation": self.isolation.without_network}
-        await _send_json(send, 200 if can_start else 503, health)
+        obstacle, isolation = await self.readiness.obstacle(), self.isolation.without_network
+        if obstacle is None:
+            await _send_json(send, 200, {"status": "Healthy", "isolation": isolation})
+        else:
+            await _send_json(send, 503, {"status": "Unhealthy", "isolation": isolation, "reason": obstacle})
 
 
 async def _send_json(send: Send, status: int, value: Mapping[str, object]) -> None:
@@ -250,12 +254,14 @@ async def _running(settings: Settings, files: OperatorFiles, template: Template)
             disk.trimming,
             Quiet().watching,
         ]
+        readiness = Readiness(database, lambda: sessions.is_closing)
         for each in repeated:
             each.start()
         hibernation.watch()
         try:
-            yield Fumehood(settings, isolation, endpoint, extension, sessions)
+            yield Fumehood(settings, isolation, endpoint, extension, sessions, readiness)
         finally:
+            await readiness.close()
             for each in repeated:
                 await each.close()
             await hibernation.close()

@@ -3,6 +3,11 @@
 import json
 import os
 import signal
+import sqlite3
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
 import psycopg
@@ -85,6 +90,56 @@ def test_ends_that_come_while_postgresql_is_stopped_are_told_and_written_however
         lasting.stop()
         servers.wait_until_nothing_is_left()
         assert after.stop() == 0
+
+
+def test_ping_tells_that_no_session_could_start_while_postgresql_is_away_or_frozen(servers: Servers) -> None:
+    with running_postgresql() as postgresql:
+        server = servers.start(FUMEHOOD_DATABASE_URL=postgresql.create_database("fumehood"))
+        status, healthy = _pinged(server)
+        assert (status, healthy["status"]) == (200, "Healthy")
+        unhealthy = healthy | {"status": "Unhealthy", "reason": "database"}
+        postgresql.stop()
+        try:
+            wait_until(lambda: _pinged(server) == (503, unhealthy), "the stopped one told")
+        finally:
+            postgresql.start()
+        wait_until(lambda: _pinged(server) == (200, healthy), "the one that is back told")
+        with postgresql.frozen():
+            wait_until(lambda: _pinged(server) == (503, unhealthy), "the frozen one told")
+            with ThreadPoolExecutor(50) as callers:
+                assert all(told == (503, unhealthy) for told in callers.map(lambda _: _pinged(server), range(500)))
+        wait_until(lambda: _pinged(server) == (200, healthy), "the one that goes on told")
+        with psycopg.connect(postgresql.url("fumehood")) as connection:
+            found = connection.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = 'fumehood'").fetchone()
+        # Its own is one of them: what so many asked has left no more behind than any look.
+        assert found is not None
+        assert found[0] <= 4
+        Session(server.client()).stop()
+        servers.wait_until_nothing_is_left()
+        assert server.stop() == 0
+    log = server.log.read_text()
+    assert log.count("database.away") == log.count("database.back") == 2
+
+
+def test_ping_tells_that_no_session_could_start_while_sqlite_is_locked(servers: Servers) -> None:
+    server = servers.start()
+    with closing(sqlite3.connect(servers.data / "fumehood.sqlite3", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        wait_until(lambda: _pinged(server)[0] == 503, "the lock told")
+        assert _pinged(server)[1]["reason"] == "database"
+        other.execute("ROLLBACK")
+    wait_until(lambda: _pinged(server)[0] == 200, "the lock gone")
+    Session(server.client()).stop()
+
+
+def _pinged(server: Service) -> tuple[int, dict[str, Any]]:
+    """Status and body of an answer that comes in time for whoever looks after servers."""
+    try:
+        with urllib.request.urlopen(f"{server.url}/ping", timeout=10) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.load(error)
 
 
 def _is_written(postgresql: PostgresqlServer, session: Session) -> bool:

@@ -8,6 +8,21 @@ from fumehood.extension.openapi_parts import COUNT, SIZES, TIME, answer, body, p
 
 _PATH = parameter("path", "a file below the session's working folder; may hold slashes")
 _INTERPRETER_ID = parameter("codeInterpreterId", "a code interpreter's id, or its ARN with its slash percent-encoded")
+_ISOLATION = {"type": "string", "description": "that of sandboxes without a network"}
+_HEALTHY = {
+    "type": "object",
+    "required": ["status", "isolation"],
+    "properties": {"status": {"const": "Healthy"}, "isolation": _ISOLATION},
+}
+_UNHEALTHY = {
+    "type": "object",
+    "required": ["status", "isolation", "reason"],
+    "properties": {
+        "status": {"const": "Unhealthy"},
+        "isolation": _ISOLATION,
+        "reason": {"enum": ["database", "stopping"], "description": "what keeps sessions from starting"},
+    },
+}
 _TEMPLATE = {
     "type": "object",
     "required": ["name", "key", "sizeBytes", "createdAt", "languages", "isDefault"],
@@ -121,7 +136,9 @@ def document() -> dict[str, Any]:
                     "operationId": "ping",
                     "summary": "Whether a session could start now",
                     "security": [],
-                    "responses": {"200": {"description": "it could"}, "503": {"description": "it could not"}},
+                    "description": "It says nothing of an account's quotas, nor of the machine's room: what is lacking "
+                    "of these is told to whoever starts a session. It answers within two seconds.",
+                    "responses": {"200": answer("it could", _HEALTHY), "503": answer("it could not", _UNHEALTHY)},
                 }
             },
             "/fumehood/v1/sessions/{id}/files/{path}": {

@@ -220,9 +220,9 @@ class Sessions:
         return 0 if self._settings.keep_sessions else self._lifecycle.count_resident
 
     @property
-    def can_start(self) -> bool:
-        """Whether a session could be started now, quotas of accounts aside."""
-        return not self._closing
+    def is_closing(self) -> bool:
+        """Whether none can be started any more."""
+        return self._closing
 
     async def close(self) -> None:
         """End every session that holds a sandbox, or leave them to the next server; none can be started afterwards."""

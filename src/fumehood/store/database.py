@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, Self
 
 import structlog
-from sqlalchemy import URL, Connection, event, func, make_url, select
+from sqlalchemy import URL, Connection, event, false, func, make_url, select, update
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from fumehood import clock
 from fumehood.errors import ConfigurationError, ThrottledError
 from fumehood.store.client_tokens import ClientTokenRepository
 from fumehood.store.interpreters import InterpreterRepository
@@ -69,6 +70,8 @@ class Database:
     def __init__(self, url: URL, engine: AsyncEngine, created_at: datetime, page_tokens: PageTokens) -> None:
         self.created_at = created_at
         """When this store was first made."""
+        self.written_at = clock.monotonic_seconds()
+        """When a transaction that may write has ended well last, by the monotonic clock."""
         self._engine = engine
         self._relaxed_engine = _engine(url, relaxed=True)
         self._page_tokens = page_tokens
@@ -122,10 +125,17 @@ class Database:
         """
         async with self._transaction(self._relaxed_engine if relaxed else self._engine, writes=True) as transaction:
             yield transaction
+        self.written_at = clock.monotonic_seconds()
         if relaxed and self._turn_to_write is not None:
             self._is_synced = False
             if self._syncing is None:
                 self._syncing = asyncio.ensure_future(self._sync_for_ever())
+
+    async def require_writable(self) -> None:
+        """See that a transaction could write now, and write nothing. Errors as of `writing`, and the driver's own."""
+        async with self._transaction(self._relaxed_engine, writes=True) as transaction:
+            # A database that may only be read refuses this too, though there is no such row.
+            await transaction.connection.execute(update(installation).where(false()).values(id=installation.c.id))
 
     async def _sync_for_ever(self) -> None:
         while True:
