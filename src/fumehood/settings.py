@@ -23,6 +23,25 @@ _SIZE = re.compile(r"([0-9]{1,15})([KMGT])(?:iB)?", re.IGNORECASE)
 _UNITS = {"K": 1024, "M": MIB, "G": GIB, "T": 1024 * GIB}
 
 
+_IN_ORDER = (
+    (
+        "request_max_bytes",
+        "unverified_bytes_max",
+        "the largest requests of clients that sign as boto3 does could never be taken",
+    ),
+    (
+        "snapshots_max_bytes",
+        "images_max_bytes",
+        "no account's snapshots could have so much of what all images may have together",
+    ),
+    *(
+        (f"sandbox_{size}", f"largest_sandbox_{size}", "a sandbox has more by default than a tag may choose")
+        for size in ("cpus", "memory_bytes", "disk_bytes", "processes")
+    ),
+)
+"""Settings of which the first must not be more than the second, where both are there; and why."""
+
+
 def _from_text(value: object) -> object:
     """Bytes from text such as `8G`; what has no unit is left for pydantic to check."""
     if not isinstance(value, str) or value.strip().isdecimal():
@@ -126,7 +145,7 @@ class Settings(BaseSettings):
     unverified_bytes_max: Bytes = Field(
         default=GIB, description="bytes held at once for requests whose signature is not verified yet"
     )
-    request_body_timeout_seconds: int = Field(default=120, description="longest wait for a request's body")
+    request_body_timeout_seconds: int = Field(default=120, ge=1, description="longest wait for a request's body")
 
     template: str = Field(default="standard", description="template that sessions start from")
     template_max_bytes: Bytes = Field(
@@ -135,8 +154,8 @@ class Settings(BaseSettings):
     session_timeout_seconds: int = Field(
         default=900, ge=1, le=28_800, description="a session's life where the request names none"
     )
-    sessions_max: int = Field(default=1_000, description="active sessions in an account")
-    interpreters_max: int = Field(default=1_000, description="custom interpreters in an account")
+    sessions_max: int = Field(default=1_000, ge=0, description="active sessions in an account")
+    interpreters_max: int = Field(default=1_000, ge=0, description="custom interpreters in an account")
     quotas: Quotas = Field(
         default=Quotas.NONE,
         description="how often operations may be called: none is as often as can be, aws is AWS's table; each of the "
@@ -186,9 +205,14 @@ class Settings(BaseSettings):
     largest_sandbox_processes: int | None = Field(
         default=None, ge=1, description="processes that an interpreter's tag may choose; the default's, if not given"
     )
-    sandbox_start_timeout_seconds: float = Field(default=60.0, description="longest wait for a sandbox to be ready")
+    sandbox_start_timeout_seconds: float = Field(
+        default=60.0, gt=0, description="longest wait for a sandbox to be ready"
+    )
     pool_min: int = Field(
-        default=2, ge=0, description="sandboxes of the default template that are ready before anybody asks"
+        default=2,
+        ge=0,
+        description="sandboxes of the default template that are ready before anybody asks; fewer, where "
+        "FUMEHOOD_POOL_MAX is less than this default",
     )
     pool_max: int = Field(
         default=8, ge=0, description="sandboxes that are ready at most, however many were asked for lately; 0 for none"
@@ -232,7 +256,7 @@ class Settings(BaseSettings):
     snapshot_retention_seconds: int = Field(
         default=7 * 86_400, ge=60, description="how long a snapshot is kept where the request names no time"
     )
-    snapshots_max: int = Field(default=1_000, description="snapshots in an account")
+    snapshots_max: int = Field(default=1_000, ge=0, description="snapshots in an account")
     snapshots_max_bytes: Bytes | None = Field(
         default=None, description="disk for an account's snapshots; half of FUMEHOOD_IMAGES_MAX_BYTES, if not given"
     )
@@ -287,6 +311,44 @@ def check_names(names: Iterable[str]) -> None:
         now = _RENAMED.get(name.upper())
         if now is not None:
             raise ConfigurationError(f"{name} is set, and is called {now} now: set that instead")
+
+
+def check_together(settings: Settings) -> None:
+    """ConfigurationError for settings of which one would undo what another says, without anybody being told."""
+    for problem in (*_order_problems(settings), *_s3_problems(settings)):
+        raise ConfigurationError(problem)
+
+
+def _order_problems(settings: Settings) -> Iterable[str]:
+    """What is wrong with limits of which one must not be beyond the other."""
+    for smaller, larger, why in _IN_ORDER:
+        least, most = getattr(settings, smaller), getattr(settings, larger)
+        if least is not None and most is not None and least > most:
+            yield (
+                f"{PREFIX}{smaller.upper()} is {least} and {PREFIX}{larger.upper()} is {most}: {why}. "
+                "Make the first smaller, or the second larger."
+            )
+    # Without a pool nothing is ready; and a default is no more than what is best where nobody says otherwise.
+    if "pool_min" in settings.model_fields_set and 0 < settings.pool_max < settings.pool_min:
+        yield (
+            f"{PREFIX}POOL_MIN is {settings.pool_min} and {PREFIX}POOL_MAX is {settings.pool_max}: so many sandboxes "
+            "could not be ready. Make the first smaller, or the second larger."
+        )
+
+
+def _s3_problems(settings: Settings) -> Iterable[str]:
+    url = settings.s3_endpoint_url
+    for name, is_given in (("PATH_STYLE", settings.s3_path_style), ("CA_BUNDLE", settings.s3_ca_bundle is not None)):
+        if is_given and url is None:
+            yield (
+                f"{PREFIX}S3_{name} is of the S3 at {PREFIX}S3_ENDPOINT_URL, which is not set: roles would use AWS's. "
+                f"Set {PREFIX}S3_ENDPOINT_URL, or leave {PREFIX}S3_{name} out."
+            )
+    if url is not None and url.startswith("http:") and settings.s3_ca_bundle is not None:
+        yield (
+            f"{PREFIX}S3_CA_BUNDLE is for a certificate, and {PREFIX}S3_ENDPOINT_URL is {url}, without TLS. "
+            f"Make it an https:// one, or leave {PREFIX}S3_CA_BUNDLE out."
+        )
 
 
 def unknown_variables(names: Iterable[str]) -> dict[str, str | None]:

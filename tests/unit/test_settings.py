@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from fumehood.cli.serve import unknown_setting_lines
 from fumehood.errors import ConfigurationError
-from fumehood.settings import GIB, MIB, Settings, check_names, unknown_variables
+from fumehood.settings import GIB, MIB, Settings, check_names, check_together, unknown_variables
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,11 @@ def test_a_size_may_have_a_unit(monkeypatch: pytest.MonkeyPatch, written: str, r
         ("SANDBOX_MEMORY_BYTES", "1000"),
         ("SANDBOX_DISK_BYTES", "1M"),
         ("SANDBOX_PROCESSES", "1"),
+        ("SANDBOX_START_TIMEOUT_SECONDS", "0"),
+        ("REQUEST_BODY_TIMEOUT_SECONDS", "0"),
+        ("SESSIONS_MAX", "-1"),
+        ("INTERPRETERS_MAX", "-1"),
+        ("SNAPSHOTS_MAX", "-1"),
     ],
 )
 def test_what_no_call_could_work_with_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
@@ -61,6 +66,55 @@ def test_a_setting_by_its_former_name_is_refused_with_the_present_one(name: str)
     with pytest.raises(ConfigurationError, match=f"{name} is set, and is called FUMEHOOD_SANDBOX_PROCESSES now"):
         check_names(["PATH", name])
     check_names(["PATH", "FUMEHOOD_SANDBOX_PROCESSES"])
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"POOL_MIN": "9"},
+        {"POOL_MIN": "3", "POOL_MAX": "2"},
+        {"SNAPSHOTS_MAX_BYTES": "2G", "IMAGES_MAX_BYTES": "1G"},
+        {"REQUEST_MAX_BYTES": "200M", "UNVERIFIED_BYTES_MAX": "199M"},
+        {"SANDBOX_CPUS": "4", "LARGEST_SANDBOX_CPUS": "3"},
+        {"SANDBOX_MEMORY_BYTES": "2G", "LARGEST_SANDBOX_MEMORY_BYTES": "1G"},
+        {"SANDBOX_DISK_BYTES": "2G", "LARGEST_SANDBOX_DISK_BYTES": "1G"},
+        {"SANDBOX_PROCESSES": "64", "LARGEST_SANDBOX_PROCESSES": "32"},
+        {"S3_PATH_STYLE": "true"},
+        {"S3_CA_BUNDLE": "/etc/ssl/own.pem"},
+        {"S3_CA_BUNDLE": "/etc/ssl/own.pem", "S3_ENDPOINT_URL": "http://s3.example"},
+    ],
+    ids=lambda given: " ".join(f"{name}={value}" for name, value in given.items()),
+)
+def test_settings_of_which_one_undoes_the_other_are_refused_with_both_names(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str]
+) -> None:
+    for name, value in given.items():
+        monkeypatch.setenv(f"FUMEHOOD_{name}", value)
+    with pytest.raises(ConfigurationError) as refused:
+        check_together(Settings())
+    assert all(f"FUMEHOOD_{name} " in refused.value.message for name in given)
+    assert refused.value.message.count("FUMEHOOD_") >= 2, "what else would mend it"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"POOL_MIN": "2", "POOL_MAX": "2"},
+        # Without a pool, and less than a default that nobody has asked for.
+        {"POOL_MIN": "3", "POOL_MAX": "0"},
+        {"POOL_MAX": "1"},
+        {"SNAPSHOTS_MAX_BYTES": "1G", "IMAGES_MAX_BYTES": "1G"},
+        {"REQUEST_MAX_BYTES": "200M", "UNVERIFIED_BYTES_MAX": "200M"},
+        {"SANDBOX_CPUS": "4", "LARGEST_SANDBOX_CPUS": "4"},
+        {"S3_PATH_STYLE": "true", "S3_CA_BUNDLE": "/etc/ssl/own.pem", "S3_ENDPOINT_URL": "https://s3.example"},
+    ],
+    ids=lambda given: " ".join(f"{name}={value}" for name, value in given.items()) or "none",
+)
+def test_settings_that_go_together_are_taken(monkeypatch: pytest.MonkeyPatch, given: dict[str, str]) -> None:
+    for name, value in given.items():
+        monkeypatch.setenv(f"FUMEHOOD_{name}", value)
+    check_together(Settings())
 
 
 def test_a_variable_that_is_no_setting_is_told_with_the_nearest_that_is_one() -> None:

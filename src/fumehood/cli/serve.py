@@ -30,7 +30,7 @@ from fumehood.sandbox.template import catalog
 from fumehood.sandbox.template.errors import TemplateError
 from fumehood.server import Fumehood, running, take_address
 from fumehood.server import serve as serve_http
-from fumehood.settings import Settings, check_names, unknown_variables
+from fumehood.settings import Settings, check_names, check_together, unknown_variables
 
 
 def serve(
@@ -48,6 +48,7 @@ def serve(
         _say(line)
     try:
         check_names(os.environ)
+        check_together(settings)
         check_bind(settings)
         check_certificate(settings)
         with take_address(settings) as address:

@@ -86,6 +86,13 @@ def test_a_setting_that_is_not_valid_is_named_in_one_line(tmp_path: Path) -> Non
     assert "28800" in finished.stderr
 
 
+def test_settings_that_contradict_each_other_are_refused_with_both(tmp_path: Path) -> None:
+    finished = _serve(tmp_path / "data", FUMEHOOD_POOL_MIN="3", FUMEHOOD_POOL_MAX="2")
+    assert finished.returncode == 1
+    assert finished.stderr.startswith("fumehood cannot serve: FUMEHOOD_POOL_MIN is 3 and FUMEHOOD_POOL_MAX is 2")
+    assert finished.stderr.count("\n") == 1
+
+
 def test_a_limit_by_its_former_name_is_refused(tmp_path: Path) -> None:
     finished = _serve(tmp_path / "data", FUMEHOOD_SANDBOX_PROCESSES_MAX="64")
     assert finished.returncode == 1
