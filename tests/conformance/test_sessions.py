@@ -1,7 +1,9 @@
 """Sessions as clients see them: identifiers, lists, tokens, timeouts, and what is said of one that is over."""
 
+import json
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 from botocore.exceptions import ClientError, EventStreamError
 
 from tests.service import Service, Session
+from tests.signing import Caller
 from tests.waiting import wait_until
 
 SYSTEM = "aws.codeinterpreter.v1"
@@ -195,3 +198,67 @@ def test_a_call_without_a_session_says_what_to_do(client: Any) -> None:
             codeInterpreterIdentifier=SYSTEM, name="executeCommand", arguments={"command": "x"}
         )
     assert told.value.response["Error"]["Code"] == "ValidationException"
+
+
+def test_every_start_is_one_line_of_the_log_with_session_principal_origin_and_isolation(server: Service) -> None:
+    client, caller = server.client(), Caller(server)
+    wait_until(lambda: _ready(caller) > 0, "a sandbox of the pool", 60)
+    pooled, *others = _started_at_once(client, 6)
+    pooled.run("x = 1")
+    snapshot = _posted(caller, f"sessions/{pooled.id}/snapshot")["snapshotId"]
+    copies = [
+        _posted(caller, f"sessions/{pooled.id}/fork")["sessionId"],
+        _posted(caller, f"snapshots/{snapshot}/sessions")["sessionId"],
+    ]
+    described = caller.call("GET", f"/fumehood/v1/sessions/{pooled.id}")
+    isolation = json.loads(described.body)["isolation"]
+    for session_id in (pooled.id, *(other.id for other in others), *copies):
+        # What is written first is answered first: the line is there by now.
+        [line] = [line for line in _log(server) if line["event"] == "session.started" and session_id in line.values()]
+        assert line["principal"] == _principal(server)
+        assert line["interpreter"] == SYSTEM
+        assert isolation.startswith(line["isolation"])
+        assert line["by"] == _started_from(caller, session_id)
+        client.stop_code_interpreter_session(codeInterpreterIdentifier=SYSTEM, sessionId=session_id)
+    assert {"pool", "restore", "snapshot"} <= {
+        line["by"] for line in _log(server) if line["event"] == "session.started"
+    }
+    caller.call("DELETE", f"/fumehood/v1/snapshots/{snapshot}")
+
+
+def test_a_start_that_a_client_repeats_is_one_line_of_the_log(server: Service) -> None:
+    client = server.client()
+    token = "t" * 40 + str(uuid.uuid4())
+    session, again = Session(client, clientToken=token), Session(client, clientToken=token)
+    assert again.id == session.id
+    assert sum(line["event"] == "session.started" and line["session_id"] == session.id for line in _log(server)) == 1
+    session.stop()
+
+
+def _started_at_once(client: Any, count: int) -> list[Session]:
+    with ThreadPoolExecutor(count) as callers:
+        return [*callers.map(lambda _: Session(client), range(count))]
+
+
+def _log(server: Service) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in server.log.read_text().splitlines() if line.startswith("{")]
+
+
+def _principal(server: Service) -> str:
+    """Of whoever called last, as the lines of calls have it."""
+    return next(line["principal"] for line in reversed(_log(server)) if line["event"] == "call" and line["principal"])
+
+
+def _posted(caller: Caller, path: str) -> dict[str, Any]:
+    answer = caller.call("POST", f"/fumehood/v1/{path}")
+    assert answer.status == 200, answer.body
+    return json.loads(answer.body)
+
+
+def _ready(caller: Caller) -> int:
+    pools = json.loads(caller.call("GET", "/fumehood/v1/pool").body)["pools"]
+    return sum(pool["ready"] for pool in pools)
+
+
+def _started_from(caller: Caller, session_id: str) -> str:
+    return json.loads(caller.call("GET", f"/fumehood/v1/sessions/{session_id}").body)["startedFrom"]

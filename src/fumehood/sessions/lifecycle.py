@@ -55,6 +55,21 @@ def sandbox_of(live: LiveSession) -> str:
     return live.row.sandbox_id
 
 
+def tell_started(row: SessionRow, started: Started) -> None:
+    """Log that a session has started, once for each, however it did: whose it is, and what its sandbox was made from.
+
+    `call` has the principal too, but in the line of a start not the session, which it does not name.
+    """
+    log.info(
+        "session.started",
+        session_id=row.id,
+        principal=row.started_by,
+        interpreter=row.interpreter_id,
+        by=started.started_from,
+        isolation=str(started.isolation),
+    )
+
+
 class Lifecycle:
     """Starts and ends sandboxes of sessions, each at most once, whoever asks and however often."""
 
@@ -202,7 +217,7 @@ class Lifecycle:
                 raise InternalError("The session's sandbox could not be started.") from error
             raise
         self.enter(row)
-        log.info("session.started", session_id=row.id, isolation=str(started.isolation), by=started.started_from)
+        tell_started(row, started)
         return row
 
     async def _forget(self, row: SessionRow) -> None:

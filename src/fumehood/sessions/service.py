@@ -31,7 +31,7 @@ from fumehood.sandbox.host import Host, SandboxKind, Started, StartSandbox
 from fumehood.sessions import state
 from fumehood.sessions.hibernation import Hibernation
 from fumehood.sessions.invocations import Invocation, InvocationKey, Invocations
-from fumehood.sessions.lifecycle import Lifecycle, LiveSession, sandbox_of
+from fumehood.sessions.lifecycle import Lifecycle, LiveSession, sandbox_of, tell_started
 from fumehood.sessions.shares import Shares
 from fumehood.settings import Settings
 from fumehood.store.database import Database, Transaction
@@ -287,7 +287,9 @@ class Sessions:
                 raise
             if earlier is not None:
                 await self._give_up(live, ready)
-            return earlier or row
+                return earlier
+            tell_started(row, ready)
+            return row
         return None
 
     async def _make_own(self, ready: Started, row: SessionRow, pem: bytes) -> None:
