@@ -52,7 +52,7 @@ from fumehood.sandbox.gvisor import Gvisor
 from fumehood.sandbox.host import Host, SandboxKind, StartSandbox
 from fumehood.sandbox.images.store import ImageStore
 from fumehood.sandbox.states import States
-from fumehood.sandbox.template import catalog, guest_runtime
+from fumehood.sandbox.template import catalog, guest_runtime, holds
 from fumehood.sandbox.template.available import Templates
 from fumehood.sandbox.template.catalog import Template
 from fumehood.sandbox.warm import WarmImages
@@ -70,6 +70,7 @@ from fumehood.store.database import Database
 from fumehood.tools.code import RUNTIMES_OF
 
 _PURGE_SECONDS = 3600.0
+_LET_GO_SECONDS = 1.0
 _SHUTDOWN_SECONDS = 10
 # Beyond this many connections at once a client is told to come again; each holds a file descriptor and some memory.
 _CONNECTIONS_MAX = 4096
@@ -150,7 +151,7 @@ async def running(settings: Settings, files: OperatorFiles, template: Template) 
     server uses the data folder.
     """
     settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _only_server(settings.data), watched(files.followed):
+    with holds.shared(template.root.parent), _only_server(settings.data), watched(files.followed):
         async with _running(settings, files, template) as fumehood:
             yield fumehood
 
@@ -248,6 +249,11 @@ async def _running(settings: Settings, files: OperatorFiles, template: Template)
         disk = DiskWatch(host, lifecycle)
         repeated = [
             Repeated(partial(_purge, database, interpreters, settings), _PURGE_SECONDS, "what is old was not purged"),
+            Repeated(
+                partial(_let_go_of_removed, host, settings),
+                _LET_GO_SECONDS,
+                "what is removed was not let go",
+            ),
             snapshots.sweeping,
             Health(host, lifecycle, settings.health_check_seconds).watching,
             disk.watching,
@@ -365,6 +371,16 @@ async def _network_problem(host: Host, networks: Networks, account_id: str, netw
     except (NoNetworkError, NetworkUnavailableError) as error:
         return FieldProblem("networkConfiguration.networkMode", f"{network.mode} cannot be had on this server: {error}")
     return None
+
+
+async def _let_go_of_removed(host: Host, settings: Settings) -> None:
+    """Give up what is ready of templates that somebody is removing, and who waits until nothing uses them."""
+
+    def removed(template_ids: set[str]) -> set[str]:
+        folder = catalog.folder_of_all(settings)
+        return {template_id for template_id in template_ids if holds.is_being_removed(folder / template_id)}
+
+    await host.drop_templates(await asyncio.to_thread(removed, host.pooled_templates()))
 
 
 async def _template_summaries(templates: Templates) -> list[TemplateSummary]:

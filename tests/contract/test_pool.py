@@ -110,6 +110,23 @@ async def test_nothing_is_made_where_there_is_no_room_and_what_is_ready_can_be_g
         assert (await made.sandboxes[0].wait_end()).reason is EndReason.STOPPED
 
 
+async def test_kinds_that_are_given_up_leave_nothing_ready_and_are_made_again_once_asked_for(machine: Machine) -> None:
+    async with pools_of(machine, 0, 4) as (pools, made):
+        pools.keep("kept")
+        for kind in ("given up", "other"):
+            assert pools.take(kind) is None
+        await until_ready(pools, 2)
+        await pools.drop(lambda kind: kind == "given up")
+        assert {kind: ready for kind, ready, *_ in pools.describe()} == {"kept": 0, "other": 1}
+        kept = pools.take("other")
+        assert kept is not None
+        [given_up] = [sandbox for sandbox in made.sandboxes[:2] if sandbox is not kept]
+        assert (await given_up.wait_end()).reason is EndReason.STOPPED
+        assert pools.take("given up") is None
+        await until(lambda: pools.take("given up"), "another one", _READY_SECONDS)
+        await asyncio.gather(*(sandbox.stop(EndReason.STOPPED) for sandbox in made.sandboxes))
+
+
 async def test_a_ready_sandbox_that_dies_is_replaced(machine: Machine) -> None:
     async with pools_of(machine, 1, 1) as (pools, made):
         pools.keep("a")

@@ -91,7 +91,7 @@ def show(name_or_key: str) -> None:
 
 @app.command
 def remove(name_or_key: str) -> None:
-    """Remove the template of this key, or all of this name."""
+    """Remove the template of this key, or all of this name, if no session and no snapshot needs it."""
     with _errors_told():
         removed = asyncio.run(catalog.remove(name_or_key, Settings()))
     for template in removed:
@@ -100,7 +100,7 @@ def remove(name_or_key: str) -> None:
 
 @app.command
 def prune() -> None:
-    """Remove every stale template and guest runtime that no sandbox uses."""
+    """Remove every stale template and guest runtime that nothing uses or needs."""
     with _errors_told():
         removed = asyncio.run(catalog.prune(Settings()))
     for folder in removed:

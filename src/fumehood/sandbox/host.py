@@ -300,6 +300,15 @@ class Host:
         """Give up one ready sandbox, or a blank, for its memory; whether there was one."""
         return await self._pools.drop_one() or await self._blanks.drop_one()
 
+    def pooled_templates(self) -> set[str]:
+        """The ids of the templates that there are pools of."""
+        return {pool.template_id for pool in self.pools()}
+
+    async def drop_templates(self, template_ids: Collection[str]) -> None:
+        """Give up the ready sandboxes, and the blanks, of templates that nothing new is to start from."""
+        for pools in (self._pools, self._blanks):
+            await pools.drop(lambda kind: kind.template_id in template_ids)
+
     # What an earlier server left
 
     def left_behind(self) -> Sequence[str]:

@@ -123,6 +123,13 @@ class Pools(Generic[Kind, Item]):
         await self._end(fullest.ready.pop(), EndReason.STOPPED)
         return True
 
+    async def drop(self, is_unwanted: Callable[[Kind], bool]) -> None:
+        """Give up the ready sandboxes of some kinds, and forget who asked for them, until somebody asks again."""
+        for kind in [kind for kind in self._pools if is_unwanted(kind)]:
+            pool = self._pools.pop(kind)
+            while pool.ready:
+                await self._end(pool.ready.popleft(), EndReason.STOPPED)
+
     async def close(self) -> None:
         """End every ready sandbox, and make no more."""
         at_work = [*self._watching, *(task for task in (self._refilling, self._renewing) if task is not None)]

@@ -18,12 +18,14 @@ import pytest
 from tests.unit.sandbox import tiny_build
 
 from fumehood.sandbox import oneshot
-from fumehood.sandbox.template import catalog, debian, guest_runtime, key, recipe
+from fumehood.sandbox.images.manifest import About
+from fumehood.sandbox.images.store import ImageStore
+from fumehood.sandbox.template import catalog, debian, guest_runtime, holds, key, recipe
 from fumehood.sandbox.template.catalog import Template
 from fumehood.sandbox.template.errors import TemplateError
 from fumehood.sandbox.template.progress import Silent
 from fumehood.sandbox.template.workplace import Workplace, build_once, is_mounted, remove_unfinished
-from fumehood.settings import Settings
+from fumehood.settings import GIB, Settings
 
 SECONDS = 300
 
@@ -315,3 +317,44 @@ async def test_a_template_that_a_sandbox_runs_on_is_not_removed(
     running.cancel()
     await asyncio.wait([running])
     assert await catalog.prune(new_settings) == [folder]
+
+
+def test_a_template_that_a_server_shares_is_neither_removed_nor_pruned(new_settings: Settings, base: Template) -> None:
+    folder = make_stale_template(new_settings, base)
+    with holds.shared(folder), holds.shared(folder):
+        with pytest.raises(TemplateError, match=r"default one of a server that runs \(FUMEHOOD_TEMPLATE\)"):
+            asyncio.run(catalog.remove(folder.name.removeprefix("base-"), new_settings))
+        assert asyncio.run(catalog.prune(new_settings)) == []
+        assert not holds.is_being_removed(folder)
+    assert asyncio.run(catalog.prune(new_settings)) == [folder]
+
+
+def test_who_has_a_template_alone_shares_it_with_nobody(new_settings: Settings, base: Template) -> None:
+    folder = make_stale_template(new_settings, base)
+
+    async def have_it() -> None:
+        async with holds.alone(folder):
+            assert holds.is_being_removed(folder)
+            with pytest.raises(TemplateError, match="is being removed just now"), holds.shared(folder):
+                pass
+
+    asyncio.run(have_it())
+    assert not holds.is_being_removed(folder)
+    assert not holds.is_being_removed(folder.with_name("gone"))
+
+
+@pytest.mark.parametrize("life_seconds", [3600.0, 0.0])
+def test_a_template_that_a_kept_state_needs_is_neither_removed_nor_pruned_until_that_has_expired(
+    new_settings: Settings, base: Template, tmp_path: Path, life_seconds: float
+) -> None:
+    folder = make_stale_template(new_settings, base)
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    (raw / "checkpoint.img").write_bytes(b"state")
+    store = ImageStore(new_settings.data / "images", new_settings.data / "image-key", GIB)
+    about = About("000000000000", "01SESSION", {"template": folder.name})
+    asyncio.run(store.store(raw, None, about, life_seconds))
+    if life_seconds:
+        with pytest.raises(TemplateError, match="needed by hibernated sessions or snapshots, of sessions 01SESSION:"):
+            asyncio.run(catalog.remove(folder.name.removeprefix("base-"), new_settings))
+    assert asyncio.run(catalog.prune(new_settings)) == ([] if life_seconds else [folder])

@@ -3,7 +3,7 @@
 import asyncio
 
 from fumehood.errors import TemplateUnavailableError
-from fumehood.sandbox.template import catalog, recipe
+from fumehood.sandbox.template import catalog, holds, recipe
 from fumehood.sandbox.template.catalog import Template
 from fumehood.sandbox.template.workplace import read_manifest
 from fumehood.settings import Settings
@@ -47,7 +47,11 @@ class Templates:
         return found
 
     def _by_name(self) -> dict[str, Template]:
-        found = {template.name: template for template in catalog.list_templates(self._settings) if template.is_current}
+        found = {
+            template.name: template
+            for template in catalog.list_templates(self._settings)
+            if template.is_current and not holds.is_being_removed(template.root.parent)
+        }
         return found | ({self._default.name: self._default} if self._default_is_there() else {})
 
     def _default_is_there(self) -> bool:

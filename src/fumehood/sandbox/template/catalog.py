@@ -1,11 +1,16 @@
 """The templates of this machine: have one built, list them, remove one."""
 
+import asyncio
 import os
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from fumehood.sandbox.template import build, guest_runtime, image_tools, key, recipe
+from fumehood import clock
+from fumehood.sandbox.images.store import ImageStore
+from fumehood.sandbox.template import build, guest_runtime, holds, image_tools, key, recipe
 from fumehood.sandbox.template.errors import TemplateError
 from fumehood.sandbox.template.progress import Progress, Silent
 from fumehood.sandbox.template.recipe import Recipe
@@ -23,6 +28,10 @@ from fumehood.settings import Settings
 
 _BUILD_SECONDS = 3_600
 _REMOVE_SECONDS = 600
+_UNUSED_SECONDS = 15.0
+"""So long a server may take to let go of what it keeps ready, and sandboxes of ended sessions to be gone."""
+_POLL_SECONDS = 0.1
+_SHOWN_SESSIONS = 5
 
 
 @dataclass(frozen=True)
@@ -111,31 +120,88 @@ def list_templates(settings: Settings) -> list[Template]:
 async def remove(name_or_key: str, settings: Settings) -> list[Template]:
     """Remove the template of this key, or all of this name; what was removed.
 
-    Raises TemplateError if there is none, or if a sandbox still runs on one: then nothing is removed.
+    A server that runs lets go of what it keeps ready of them. Raises TemplateError, saying what is to be done, if there
+    is none, if one is the default of such a server, or if a session, hibernated or not, or a snapshot needs one: then
+    nothing is removed.
     """
     chosen = [template for template in list_templates(settings) if name_or_key in (template.name, template.key)]
     if not chosen:
         known = ", ".join(f"{template.name} {template.key}" for template in list_templates(settings)) or "none"
         raise TemplateError(f"there is no template {name_or_key!r}; there is {known}")
-    used = [template for template in chosen if is_mounted(template.root)]
-    if used:
-        raise TemplateError(f"template {used[0].name} {used[0].key} is in use: stop the sessions that run on it first")
-    for template in chosen:
-        await remove_finished(template.root.parent, Silent(), _REMOVE_SECONDS)
+    async with AsyncExitStack() as stack:
+        for template in chosen:
+            await stack.enter_async_context(holds.alone(template.root.parent))
+        await _require_no_state_of(chosen, settings)
+        for template in chosen:
+            await _wait_unused(template)
+        # A session that ran until now may have been hibernated.
+        await _require_no_state_of(chosen, settings)
+        for template in chosen:
+            await remove_finished(template.root.parent, Silent(), _REMOVE_SECONDS)
     return chosen
 
 
+async def _require_no_state_of(templates: Sequence[Template], settings: Settings) -> None:
+    """TemplateError if there is an image of a session's state that needs one of the templates."""
+    states = await _states_by_template(settings)
+    for template in templates:
+        if sessions := states.get(template.id):
+            shown = ", ".join(sorted(sessions)[:_SHOWN_SESSIONS])
+            more = f" and {len(sessions) - _SHOWN_SESSIONS} more" if len(sessions) > _SHOWN_SESSIONS else ""
+            raise TemplateError(
+                f"template {template.name} {template.key} is needed by hibernated sessions or snapshots, of sessions "
+                f"{shown}{more}: stop the ones and delete the others first, or wait until they expire"
+            )
+
+
+async def _states_by_template(settings: Settings) -> dict[str, set[str]]:
+    """By template, the sessions that stored states are of, as long as these can be used."""
+    store = ImageStore(settings.data / "images", settings.data / "image-key", settings.images_max_bytes)
+    sessions: dict[str, set[str]] = {}
+    for image in await store.list_images():
+        if image.expires_at > clock.now():
+            sessions.setdefault(image.about.needs.get("template", ""), set()).add(image.about.session_id)
+    return sessions
+
+
+async def _wait_unused(template: Template) -> None:
+    """Wait until no sandbox runs on a template that nothing new starts from. TemplateError if sessions go on."""
+    deadline = clock.monotonic_seconds() + _UNUSED_SECONDS
+    while await asyncio.to_thread(is_mounted, template.root):
+        if clock.monotonic_seconds() > deadline:
+            raise TemplateError(
+                f"template {template.name} {template.key} is in use: sandboxes of sessions run on it, or of a server "
+                "that was killed, whose ready ones end by themselves. Stop these sessions first"
+            )
+        await asyncio.sleep(_POLL_SECONDS)
+
+
 async def prune(settings: Settings) -> list[Path]:
-    """Remove what is of other versions and that no sandbox uses: templates and what they are made with.
+    """Remove what is of other versions and that nothing uses or needs: templates and what they are made with.
 
     The folders removed.
     """
-    stale = [template.root.parent for template in list_templates(settings) if not template.is_current]
-    stale += guest_runtime.list_stale(settings) + image_tools.list_stale(settings)
-    unused = [folder for folder in stale if not is_mounted(folder / "root")]
-    for folder in unused:
-        await remove_finished(folder, Silent(), _REMOVE_SECONDS)
-    return unused
+    removed = [
+        template.root.parent
+        for template in list_templates(settings)
+        if not template.is_current and await _is_pruned(template, settings)
+    ]
+    for folder in guest_runtime.list_stale(settings) + image_tools.list_stale(settings):
+        if not is_mounted(folder / "root"):
+            await remove_finished(folder, Silent(), _REMOVE_SECONDS)
+            removed.append(folder)
+    return removed
+
+
+async def _is_pruned(template: Template, settings: Settings) -> bool:
+    """Remove a template at once, unless somebody has or needs it; whether it was removed."""
+    with suppress(TemplateError):
+        async with holds.alone(template.root.parent):
+            await _require_no_state_of([template], settings)
+            if not is_mounted(template.root):
+                await remove_finished(template.root.parent, Silent(), _REMOVE_SECONDS)
+                return True
+    return False
 
 
 def folder_of_all(settings: Settings) -> Path:

@@ -174,11 +174,17 @@ def finished(parent: Path) -> list[Path]:
 
 
 async def remove_finished(folder: Path, progress: Progress, deadline_seconds: float) -> None:
-    """Remove a finished folder, so that an interrupted removal leaves an unfinished one and never a half-empty one."""
+    """Remove a finished folder, so that an interrupted removal leaves an unfinished one and never a half-empty one.
+
+    TemplateError, the folder as it was, if something has begun to use it in the last moment.
+    """
     async with _locked(folder.parent, progress, deadline_seconds):
         doomed = folder.parent / f"{_UNFINISHED}{folder.name}"
         await asyncio.to_thread(remove_unfinished, folder.parent)
         await asyncio.to_thread(folder.rename, doomed)
+        if await asyncio.to_thread(is_mounted, doomed / "root"):
+            await asyncio.to_thread(doomed.rename, folder)
+            raise TemplateError(f"{folder.name} is in use: a sandbox has just been started on it")
         await asyncio.to_thread(remove_unfinished, folder.parent)
 
 
