@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from tests.faults.conftest import Background
 from tests.security.conftest import SMALL_DISK_BYTES, SMALL_MEMORY_BYTES, SMALL_PROCESSES
 from tests.service import Service, Session
 from tests.waiting import wait_until
+
+_AT_ONCE = 12
 
 
 @pytest.fixture(scope="module")
@@ -202,6 +205,83 @@ def test_a_command_that_ran_out_of_memory_is_told_so_and_the_kernel_s_state_is_k
     assert result["stdout"] == "before\n"
     assert "Ended: memory ran out: of the sandbox's 1 GiB of memory nearly all was used" in result["stderr"]
     assert small.run("print(kept)")["structuredContent"]["stdout"] == "42"
+
+
+def test_whatever_ends_while_memory_is_short_says_why(small_server: Service) -> None:
+    session = Session(small_server.client(max_pool_connections=_AT_ONCE))
+    session.run("import os\nkept = os.memfd_create('kept')\nos.ftruncate(kept, 1)")
+    pid = session.run("print(os.getpid())")["structuredContent"]["stdout"]
+    memory_file = f"$(ls -l /proc/{pid}/fd | grep -o '[0-9]* -> /memfd' | cut -d' ' -f1)"
+
+    def call(number: int) -> dict[str, Any]:
+        # Children that have not begun yet, short ones, pipelines and greedy ones, all at once.
+        match number % 4:
+            case 0:
+                return session.sh(f"head -c 32M /dev/zero >> /proc/{pid}/fd/{memory_file}")
+            case 1:
+                return session.sh("true")
+            case 2:
+                return session.sh("python3 -c 'x = bytearray(b\"1\") * (200 << 20)'")
+            case _:
+                return session.invoke("writeFiles", content=[{"path": "file", "text": "text"}])
+
+    with ThreadPoolExecutor(_AT_ONCE) as callers:
+        results = [*callers.map(call, range(20 * _AT_ONCE))]
+    ended = [_words(result) for result in results if result["isError"] and _is_by_a_signal(result)]
+    assert any("emory ran out" in words for words in ended)
+    assert [words for words in ended if "emory ran out" not in words and "ran longer than" not in words] == []
+    session.stop()
+
+
+_HIDING = """
+import ctypes, os, signal, sys
+libc = ctypes.CDLL(None, use_errno=True)
+CLONE_PARENT, CLONE_NEWUSER, SYS_CLONE = 0x8000, 0x10000000, {"x86_64": 56, "aarch64": 220}[os.uname().machine]
+child = libc.syscall(SYS_CLONE, CLONE_PARENT | signal.SIGCHLD, 0, 0, 0, 0)
+if child:
+    print(child)
+    sys.exit(child < 0)
+os.setsid()
+if libc.unshare(CLONE_NEWUSER) == 0:
+    open("/proc/self/uid_map", "w").write("0 1000 1")
+    os.setuid(0)
+libc.prctl(4, 0, 0, 0, 0)
+for descriptor in (0, 1, 2):
+    os.dup2(os.open("/dev/null", os.O_RDWR), descriptor)
+taken = []
+while True:
+    taken.append(bytearray(b"1") * (8 << 20))
+"""
+
+
+def test_code_that_makes_itself_a_child_of_the_agent_s_own_is_ended_as_any_other(small: Session) -> None:
+    small.run("kept = 42")
+    small.invoke("writeFiles", content=[{"path": "hiding.py", "text": _HIDING}])
+    hidden = small.sh("python3 hiding.py")["structuredContent"]
+    assert hidden["exitCode"] == 0, hidden
+    pid = int(hidden["stdout"])
+    wait_until(lambda: _said(small, f"test -d /proc/{pid} || echo gone") == "gone\n", "its end", 60)
+    assert small.run("print(kept)")["structuredContent"]["stdout"] == "42"
+
+
+def _said(session: Session, command: str) -> str | None:
+    """What a command printed, which may be ended itself or find no memory."""
+    return session.sh(command).get("structuredContent", {}).get("stdout")
+
+
+def test_programs_and_kernels_can_be_hung_up_on_as_anywhere(small: Session) -> None:
+    assert small.sh("kill -HUP $$; echo not reached")["structuredContent"]["exitCode"] == 129
+    code = "import signal; print(signal.getsignal(signal.SIGHUP) == signal.SIG_DFL)"
+    assert small.run(code)["structuredContent"]["stdout"] == "True"
+
+
+def _is_by_a_signal(result: dict[str, Any]) -> bool:
+    """Whether what the call began was ended; a file operation has no exit code."""
+    return result.get("structuredContent", {}).get("exitCode", 137) > 128
+
+
+def _words(result: dict[str, Any]) -> str:
+    return result.get("structuredContent", {}).get("stderr") or result["content"][0]["text"]
 
 
 def test_a_task_that_ran_out_of_memory_has_failed_and_says_so(small: Session) -> None:

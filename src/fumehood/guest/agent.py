@@ -9,6 +9,7 @@ import ctypes
 import gc
 import os
 import selectors
+import signal
 import sys
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -423,6 +424,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--s3-port", type=int, help="port on the loopback at which S3 is reached; none if not given")
     given = parser.parse_args(arguments)
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    # Its children have that from it, until they are programs of the user's: where some of a process group are stopped
+    # for want of memory, gVisor hangs up on all of it as soon as one leaves it, as every child does first of all.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with asyncio.Runner(loop_factory=_make_loop) as runner:
         runner.run(_serve(given.life_seconds, given.s3_port))
 

@@ -20,7 +20,7 @@ async def serve_file_operation(stream: Stream, child: Child) -> None:
     await child.order("file", stream.head)
     feeding = asyncio.ensure_future(_feed(stream, body))
     try:
-        await _pass_answer(stream, answer)
+        await _pass_answer(stream, answer, child.process)
         await child.process.wait()
         # A refusal comes before the request has ended; who sends it must not be left waiting for credit.
         await feeding
@@ -47,7 +47,7 @@ async def _feed(stream: Stream, body: asyncio.StreamWriter) -> None:
         body.close()
 
 
-async def _pass_answer(stream: Stream, answer: asyncio.StreamReader) -> None:
+async def _pass_answer(stream: Stream, answer: asyncio.StreamReader, child: Process) -> None:
     try:
         size = int.from_bytes(await answer.readexactly(4), "big")
         if size > _ANSWER_MAX:
@@ -55,7 +55,10 @@ async def _pass_answer(stream: Stream, answer: asyncio.StreamReader) -> None:
             return
         head = json.loads(await answer.readexactly(size))
     except (asyncio.IncompleteReadError, ValueError):
-        stream.reset("failed", "the file operation ended without an answer")
+        if child.shortage is None:
+            stream.reset("failed", "the file operation ended without an answer")
+        else:
+            stream.reset("resources", "memory ran out in the sandbox, and the file operation was ended")
         return
     stream.send_head(head)
     while data := await answer.read(COPY_BYTES):

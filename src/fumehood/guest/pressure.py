@@ -15,8 +15,8 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from typing import NamedTuple
 
-from fumehood.guest.process_table import Entry, read_table
-from fumehood.guest.processes import Process, Shortage, running_processes
+from fumehood.guest.process_table import Entry, is_privileged, read_table
+from fumehood.guest.processes import Process, Shortage, note_standing, running_processes
 
 _MIB = 1024 * 1024
 # What gVisor's own account of memory leaves out for each process: its page tables and stacks outside.
@@ -55,6 +55,25 @@ class Victim(NamedTuple):
     spares_root: bool
     """Whether `root` itself, a kernel with its state, is not among them: what it started uses more than it does."""
     used_bytes: int
+
+
+def users_processes(
+    table: Mapping[int, Entry],
+    roots: Mapping[int, Process],
+    own: Collection[int],
+    is_privileged: Callable[[int], bool],
+) -> dict[int, Entry]:
+    """The table without the agent's own processes, and without children that these have just forked.
+
+    Such a child belongs to nobody yet: whoever is given it, once its birth is told, could not be told why it has ended.
+    It still has the agent's privileges (`is_privileged`), which no process of the user's can have, whoever's child code
+    has it made.
+    """
+
+    def is_newborn(pid: int, entry: Entry) -> bool:
+        return pid not in roots and entry.parent in own and is_privileged(pid)
+
+    return {pid: entry for pid, entry in table.items() if pid not in own and not is_newborn(pid, entry)}
 
 
 def choose_victim(
@@ -149,6 +168,8 @@ class MemoryWatch:
         )
         self._settles_at: float | None = None
         """While all that the user runs stands still: until when what was ended may take to give its memory back."""
+        self._shortage: Shortage | None = None
+        """The last there was."""
 
     def wake(self) -> None:
         """Something begins to run: look soon, where the next look is far."""
@@ -194,6 +215,8 @@ class MemoryWatch:
         """Let the others go on once there is memory again; end the next where that one was not enough."""
         assert self._settles_at is not None
         lacking = 2 * self._reserve_bytes - available_bytes
+        if self._shortage is not None:
+            note_standing(self._shortage, _SETTLING_SECONDS)
         if lacking < 0:
             self._settles_at = None
             _signal(_ALL, signal.SIGCONT)
@@ -212,11 +235,10 @@ class MemoryWatch:
 
     def _end_most_greedy(self, lacking_bytes: int = 0) -> None:
         own = set(self._agents_own())
-        table = {pid: entry for pid, entry in read_table().items() if pid not in own}
         kernels = self._kernels()
         idle = {pid for pid, works in kernels.items() if not works}
-        # A child that the agent's own is just forking is no reason to end that: it belongs to nobody yet.
         roots = {pid: process for pid, process in running_processes().items() if pid not in own}
+        table = users_processes(read_table(), roots, own, is_privileged)
         victim = choose_victim(table, roots, kernels, idle, lacking_bytes)
         if victim is None:
             # It is in files, say: what can remove them has to run with some of what is held back for the sentry.
@@ -231,7 +253,9 @@ class MemoryWatch:
         for pid in victim.pids:
             _signal(pid, signal.SIGKILL)
         self._settles_at = time.monotonic() + _SETTLING_SECONDS
-        self._on_shortage(victim, Shortage(self._memory.total_bytes, victim.used_bytes, len(victim.pids)))
+        self._shortage = Shortage(self._memory.total_bytes, victim.used_bytes, len(victim.pids))
+        note_standing(self._shortage, _SETTLING_SECONDS)
+        self._on_shortage(victim, self._shortage)
 
 
 def _signal(pid: int, number: int) -> None:

@@ -30,3 +30,12 @@ def read_table() -> dict[int, Entry]:
                 resident = int(fields[_RESIDENT_PAGES]) * PAGE_BYTES
                 table[int(process.name)] = Entry(int(fields[_PARENT]), int(fields[_SESSION]), resident)
     return table
+
+
+def is_privileged(pid: int) -> bool:
+    """Whether a process has the agent's user, of which there is no way back to it once it was given up."""
+    with suppress(OSError, IndexError):
+        status = Path("/proc", str(pid), "status").read_bytes()
+        user_ids = status.partition(b"\nUid:")[2].partition(b"\n")[0].split()
+        return user_ids != [] and {*user_ids} == {b"0"}
+    return False

@@ -6,6 +6,7 @@ The agent is the sandbox's first process, so it also reaps whatever is orphaned.
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +16,7 @@ from fumehood.guest.child import run_child
 from fumehood.guest.process_table import read_table
 
 _running: "dict[int, Process]" = {}
+_standing: "Standing | None" = None
 
 
 class Shortage(NamedTuple):
@@ -25,6 +27,23 @@ class Shortage(NamedTuple):
     used_bytes: int
     """What they used of it."""
     processes: int
+
+
+class Standing(NamedTuple):
+    """All that the user runs stands still, or did until just now, for want of memory."""
+
+    shortage: Shortage
+    until: float
+    """By the monotonic clock."""
+
+
+def note_standing(shortage: Shortage, seconds: float) -> None:
+    """Have those that are hung up on, from now for that long, told of a shortage.
+
+    Where some of a process group are stopped and another of it ends, gVisor sends SIGHUP to all of it.
+    """
+    global _standing
+    _standing = Standing(shortage, time.monotonic() + seconds)
 
 
 def reap_children() -> None:
@@ -74,8 +93,11 @@ class Process:
 
     def exited(self, exit_code: int) -> None:
         """It has ended, and was reaped."""
-        if not self._exit.done():
-            self._exit.set_result(exit_code)
+        if self._exit.done():
+            return
+        if exit_code == -signal.SIGHUP and self.shortage is None and _standing is not None:
+            self.shortage = _standing.shortage if time.monotonic() < _standing.until else None
+        self._exit.set_result(exit_code)
 
     async def wait(self) -> int:
         """The exit code, once it ended."""

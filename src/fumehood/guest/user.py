@@ -3,6 +3,7 @@
 import ctypes
 import os
 import resource
+import signal
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -111,6 +112,8 @@ def _apply_limits(limits: Limits) -> None:
 
 def execute(argv: Sequence[str], path: str, environment: Mapping[str, str] = USER_ENVIRONMENT) -> NoReturn:
     """Become the program at `path`; where that cannot be, end with 126 or 127, as in a shell."""
+    # The agent ignores it, and a program would go on doing so.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     try:
         os.execve(path, list(argv), environment)
     except FileNotFoundError:

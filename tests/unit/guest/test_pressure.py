@@ -1,9 +1,12 @@
 """Which processes are to end when memory runs out."""
 
+import asyncio
+import os
+
 import pytest
 
-from fumehood.guest.pressure import bytes_taken_soon, choose_victim, seconds_to_next_look
-from fumehood.guest.process_table import Entry
+from fumehood.guest.pressure import bytes_taken_soon, choose_victim, seconds_to_next_look, users_processes
+from fumehood.guest.process_table import Entry, is_privileged
 from fumehood.guest.processes import Process
 
 KERNEL, COMMAND = 10, 20
@@ -65,6 +68,42 @@ async def test_what_an_ended_command_left_behind_is_a_group_of_its_own(roots: di
     assert victim is not None
     assert victim.root is None
     assert set(victim.pids) == {30, 32}
+
+
+async def test_a_child_that_is_being_born_is_nobody_s_to_end_and_whatever_code_makes_is(
+    roots: dict[int, Process],
+) -> None:
+    agent, nursery, spare, newborn, orphan, given_away = 1, 2, 3, 40, 50, 60
+    table = {
+        agent: _entry(0, 1, 20),
+        nursery: _entry(agent, 2, 10),
+        spare: _entry(nursery, 3, 10),
+        # Forked, and not told of: first in its parent's session, then in its own.
+        newborn: _entry(nursery, 2, 500),
+        newborn + 1: _entry(nursery, newborn + 1, 500),
+        KERNEL: _entry(agent, KERNEL, 30),
+        COMMAND: _entry(nursery, COMMAND, 4),
+        orphan: _entry(agent, 49, 5),
+        # As clone(2) with CLONE_PARENT in a command makes one, which then has a session of its own.
+        given_away: _entry(nursery, given_away, 6),
+    }
+    privileged = {agent, nursery, spare, newborn, newborn + 1}
+    users = users_processes(table, roots, {agent, nursery, spare}, privileged.__contains__)
+    assert users.keys() == {KERNEL, COMMAND, orphan, given_away}
+    victim = choose_victim(users, roots, {KERNEL}, {KERNEL})
+    assert victim is not None
+    assert victim.pids == (given_away,)
+
+
+async def test_no_process_of_another_user_has_the_agent_s_privileges() -> None:
+    other = await asyncio.create_subprocess_exec("sleep", "60", user=1000)
+    try:
+        assert is_privileged(os.getpid())
+        assert not is_privileged(other.pid)
+        assert not is_privileged(2**22 + 1)
+    finally:
+        other.kill()
+        await other.wait()
 
 
 async def test_there_may_be_nobody(roots: dict[int, Process]) -> None:
