@@ -10,11 +10,13 @@ _PATH = parameter("path", "a file below the session's working folder; may hold s
 _INTERPRETER_ID = parameter("codeInterpreterId", "a code interpreter's id, or its ARN with its slash percent-encoded")
 _ISOLATION = {"type": "string", "description": "that of sandboxes without a network"}
 _HEALTHY = {
+    "title": "Healthy",
     "type": "object",
     "required": ["status", "isolation"],
     "properties": {"status": {"const": "Healthy"}, "isolation": _ISOLATION},
 }
 _UNHEALTHY = {
+    "title": "Unhealthy",
     "type": "object",
     "required": ["status", "isolation", "reason"],
     "properties": {
@@ -24,10 +26,11 @@ _UNHEALTHY = {
     },
 }
 _TEMPLATE = {
+    "title": "Template",
     "type": "object",
     "required": ["name", "key", "sizeBytes", "createdAt", "languages", "isDefault"],
     "properties": {
-        "name": {"type": "string"},
+        "name": {"type": "string", "description": "by which interpreters choose it"},
         "key": {"type": "string", "description": "changes with everything the template is made of"},
         "sizeBytes": {"type": "integer"},
         "createdAt": TIME,
@@ -40,6 +43,7 @@ _TEMPLATE = {
     },
 }
 _CHOICE = {
+    "title": "Choice",
     "type": "object",
     "required": ["template", "isDefault"],
     "properties": {
@@ -48,13 +52,14 @@ _CHOICE = {
     },
 }
 _POOL = {
+    "title": "Pool",
     "type": "object",
     "required": ["template", "networkMode", "sizes", "ready", "wanted", "hits", "misses", "blanks"],
     "properties": {
         "template": {"type": "string", "description": "name and key of what its sandboxes start from"},
         "networkMode": {"type": "string", "enum": ["SANDBOX", "PUBLIC", "VPC"]},
         "sizes": SIZES | {"required": [*SIZES["properties"]]},
-        "ready": COUNT,
+        "ready": COUNT | {"description": "sandboxes that wait for a start"},
         "wanted": COUNT | {"description": "as recent starts have it"},
         "hits": COUNT | {"description": "starts since the server's own that found one ready"},
         "misses": COUNT | {"description": "those that found none"},
@@ -72,6 +77,7 @@ _POOL = {
     },
 }
 _POOLS = {
+    "title": "Pools",
     "type": "object",
     "required": ["pools", "memory"],
     "properties": {
@@ -102,18 +108,22 @@ _TEMPLATE_ERRORS = {
     "403": "AccessDeniedException, as for the system interpreter; or the signature is missing or wrong",
     "404": "ResourceNotFoundException: no such code interpreter",
 }
-_ERROR = {"type": "object", "required": ["message"], "properties": {"message": {"type": "string"}}}
+_ERROR = {"title": "Error", "type": "object", "required": ["message"], "properties": {"message": {"type": "string"}}}
 _DENIED = "AccessDeniedException, or the signature is missing or wrong"
 _TEMPLATES = {
+    "title": "Templates",
     "type": "object",
     "required": ["templates"],
     "properties": {"templates": {"type": "array", "items": _TEMPLATE}},
 }
 _PUT_CHOICE = {
+    "title": "Choose",
     "type": "object",
     "required": ["template"],
     "additionalProperties": False,
-    "properties": {"template": {"type": "string", "minLength": 1, "maxLength": 256}},
+    "properties": {
+        "template": {"type": "string", "minLength": 1, "maxLength": 256, "description": "a template's name"}
+    },
 }
 _BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 
