@@ -1,7 +1,8 @@
 """uvicorn's HTTP protocol, with bounds on what a client may send before the endpoint is asked about it.
 
 uvicorn with httptools takes a request's head of any size for any time (200 MB were taken), and keeps a connection whose
-request was answered before its body ended for as long as the client likes. Nobody has been authenticated by then.
+request was answered before its body ended for as long as the client likes. What comes around a body's chunks it takes
+without end too, and trailers for headers. Nobody has been authenticated by then.
 """
 
 import asyncio
@@ -14,7 +15,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     """For uvicorn's `http` setting. Ends connections whose request head is too large or too slow."""
 
     head_max_bytes = 64 * 1024
-    """Request line and headers. What arrives in the same read as their end is not counted."""
+    """Request line and headers; and what comes without a byte of the body: extensions of chunks, trailers.
+
+    What arrives in the same read as its end is not counted.
+    """
     head_timeout_seconds = 20.0
     """From the connection, or from the first byte of a later request on it, to the end of the head."""
     drain_timeout_seconds = 120.0
@@ -24,6 +28,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     _head_bytes = 0
     _reading_head = True
+    _reading_body = False
+    _has_body = False
     _deadline: asyncio.TimerHandle | None = None
     _unread_deadline: asyncio.TimerHandle | None = None
 
@@ -40,13 +46,21 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes have come."""
+        self._has_body = False
         super().data_received(data)
-        if self._reading_head:
+        if self._has_body:
+            self._head_bytes = 0
+        elif self._reading_head or self._reading_body:
             self._head_bytes += len(data)
             if self._head_bytes > self.head_max_bytes and not self.transport.is_closing():
-                self.send_400_response(
-                    f"The request's head is too large: at most {self.head_max_bytes} bytes are taken."
-                )
+                self._refuse_bytes()
+
+    def _refuse_bytes(self) -> None:
+        if self._reading_body and self.cycle.response_started:
+            self.transport.close()
+            return
+        what = "request's head is" if self._reading_head else "body's trailers, or a chunk's extensions, are"
+        self.send_400_response(f"The {what} too large: at most {self.head_max_bytes} bytes are taken.")
 
     def on_message_begin(self) -> None:
         """The first byte of a request."""
@@ -58,11 +72,24 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head is whole."""
         self._reading_head = False
+        self._reading_body = True
+        self._head_bytes = 0
         self._clear_deadline()
         super().on_headers_complete()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header, or a trailer: that came after the headers were looked at, and is none."""
+        if self._reading_head:
+            super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        """Bytes of the body."""
+        self._has_body = True
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
         """The body is whole."""
+        self._reading_body = False
         self._clear_deadline()
         super().on_message_complete()
 

@@ -88,6 +88,63 @@ def test_endless_head_is_cut_off(begin: bytes, piece: bytes) -> None:
         assert sent < 32 * MIB
 
 
+CHUNKED = b"PUT / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize("served", [app, hasty], ids=["unanswered", "answered"])
+@pytest.mark.parametrize(
+    ("begin", "piece"),
+    [
+        (CHUNKED + b"0\r\n", b"a: " + b"x" * 1000 + b"\r\n"),
+        (CHUNKED + b"0\r\na: ", b"x" * 1000),
+        (CHUNKED + b"1\r\ny\r\n0\r\n", b"x" * 1000),
+        (CHUNKED + b"1;", b"x" * 1000),
+    ],
+    ids=["trailers", "value", "name", "extension"],
+)
+def test_endless_rest_of_a_body_that_is_no_body_is_cut_off(begin: bytes, piece: bytes, served: Any) -> None:
+    with connected(served) as connection:
+        sent = 0
+        with pytest.raises(ConnectionError):
+            connection.sendall(begin)
+            while sent < 100 * MIB:
+                connection.sendall(piece * 50)
+                sent += len(piece) * 50
+        assert sent < 32 * MIB
+
+
+def test_trailers_over_the_limit_are_told_of() -> None:
+    with connected(app) as connection:
+        connection.sendall(CHUNKED + b"0\r\na: " + b"x" * (BoundedHttpProtocol.head_max_bytes + 1))
+        answer = to_the_end(connection)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"at most 65536 bytes" in answer
+
+
+def test_a_body_in_chunks_of_a_byte_is_taken_with_all_that_is_around_them() -> None:
+    with connected(app) as connection:
+        connection.sendall(CHUNKED)
+        for _ in range(100):
+            connection.sendall(b"1;a=b\r\ny\r\n" * 1000)
+        connection.sendall(b"0\r\na: b\r\n\r\n")
+        assert until(connection, b"\r\n\r\n100000").startswith(b"HTTP/1.1 200 ")
+
+
+async def naming(scope: Any, receive: Any, send: Any) -> None:
+    """Answers with the names of the headers that a request had once its body has ended."""
+    while (await receive()).get("more_body", False):
+        pass
+    body = b",".join(name for name, _ in scope["headers"])
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": body})
+
+
+def test_trailers_are_no_headers() -> None:
+    with connected(naming) as connection:
+        connection.sendall(CHUNKED + b"0\r\nx-amz-date: 20260101T000000Z\r\n\r\n")
+        assert until(connection, b"0\r\n\r\n").count(b"\r\nhost,transfer-encoding\r\n") == 1
+
+
 def test_head_over_the_limit_is_told_so() -> None:
     with connected(app) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\na: " + b"x" * (BoundedHttpProtocol.head_max_bytes + 1))
