@@ -36,8 +36,11 @@ ALICE_SECRET = "alice/secret+alice/secret+alice/secret+a"
 TEMP = Principal("temp", "111122223333", "ASIATEMPTEMPTEMPTEM0")
 TEMP_SECRET = "temp/secret/temp/secret/temp/secret/temp"
 TEMP_TOKEN = "FwoGZXIvYXdzEBYaDHqa0AP/temporary+token=="
+STRANGER = Principal("stranger", "999988887777", "AKIASTRANGERSTRANGER")
+STRANGER_SECRET = "stranger/secret/stranger/secret/stranger"
 KEYS = {
     ALICE.access_key_id: KeyRecord(ALICE, ALICE_SECRET),
+    STRANGER.access_key_id: KeyRecord(STRANGER, STRANGER_SECRET),
     TEMP.access_key_id: KeyRecord(TEMP, TEMP_SECRET, TEMP_TOKEN),
 }
 

@@ -9,6 +9,7 @@ from typing import IO, Any
 
 from fumehood.aws.wire_errors import BodyTimeoutError, RequestAbortedError
 from fumehood.errors import InvalidRequestError, ThrottledError
+from fumehood.shared_bytes import SharedBytes
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
@@ -16,33 +17,35 @@ MEMORY_MAX_BYTES = 1024 * 1024
 
 
 class BytesInFlight:
-    """Bytes held at once, over all requests, for callers whose signature is not verified yet."""
+    """Bytes held at once, over all requests, for callers whose signature is not verified yet.
+
+    Whoever knows the id of a key can send such a request, so no account's take all that there is for others.
+    """
 
     def __init__(self, max_bytes: int) -> None:
-        self._max = max_bytes
-        self._held = 0
+        self._shared = SharedBytes(max_bytes)
 
     @property
     def held(self) -> int:
         """Bytes held at this moment."""
-        return self._held
+        return self._shared.held
 
-    def take(self, count: int) -> None:
-        """Count `count` bytes more.
+    def take(self, account_id: str, count: int) -> None:
+        """Count `count` bytes more for requests that say they are the account's.
 
         Raises:
             ThrottledError: they would be too many.
         """
-        if self._held + count > self._max:
+        if not self._shared.take(account_id, count):
             raise ThrottledError(
-                f"The server holds {self._max} bytes of requests whose signature it has not verified yet, and takes no "
+                f"The server holds {self._shared.held_by(account_id)} bytes of requests of this account, and "
+                f"{self._shared.max_bytes} bytes at most of all, whose signature it has not verified yet, and takes no "
                 "more. Try again, or send x-amz-content-sha256, with which the signature is verified first."
             )
-        self._held += count
 
-    def give_back(self, count: int) -> None:
+    def give_back(self, account_id: str, count: int) -> None:
         """Count `count` bytes less."""
-        self._held -= count
+        self._shared.give_back(account_id, count)
 
 
 class Body:
@@ -97,7 +100,13 @@ class Spool:
     """A context in which one request's body is read: in a file without a name if it is larger than MEMORY_MAX_BYTES."""
 
     def __init__(
-        self, folder: Path, *, content_length: int | None, max_bytes: int, unverified: BytesInFlight | None
+        self,
+        folder: Path,
+        *,
+        content_length: int | None,
+        max_bytes: int,
+        account_id: str,
+        unverified: BytesInFlight | None,
     ) -> None:
         """`unverified` counts the bytes while the context is open; None for a request whose signature is verified.
 
@@ -108,6 +117,7 @@ class Spool:
             raise _too_large(max_bytes)
         self._folder = folder
         self._max = max_bytes
+        self._account_id = account_id
         self._unverified = unverified
         self._counted = 0
         self._size = 0
@@ -122,7 +132,7 @@ class Spool:
     async def __aexit__(self, *_error: object) -> None:
         """Let go of the body."""
         if self._unverified is not None:
-            self._unverified.give_back(self._counted)
+            self._unverified.give_back(self._account_id, self._counted)
         if self._file is not None:
             # Giving back the blocks of a large file takes its time, too.
             await asyncio.to_thread(self._file.close)
@@ -151,7 +161,7 @@ class Spool:
         if self._size > self._max:
             raise _too_large(self._max)
         if self._unverified is not None:
-            self._unverified.take(len(piece))
+            self._unverified.take(self._account_id, len(piece))
             self._counted += len(piece)
         self._buffer += piece
         if len(self._buffer) > MEMORY_MAX_BYTES:

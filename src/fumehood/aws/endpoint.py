@@ -263,6 +263,7 @@ class Endpoint:
             self._spool_folder,
             content_length=_content_length(head),
             max_bytes=self._settings.request_max_bytes,
+            account_id=pending.principal.account_id,
             unverified=None if pending.verified else self._unverified,
         )
 

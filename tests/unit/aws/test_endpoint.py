@@ -25,6 +25,7 @@ from dialect import (
     REGION,
     RESULT,
     SESSION_ID,
+    STRANGER,
     Answer,
     Echo,
     Events,
@@ -294,6 +295,22 @@ def test_bytes_of_unverified_requests_are_bounded_over_all_of_them(tmp_path: Pat
         wait_until(lambda: made.endpoint.unverified_bytes_held == 0)
         assert post(url, body).status == 200
         assert made.endpoint.unverified_bytes_held == 0
+
+
+def test_who_holds_unverified_bytes_in_one_account_s_name_keeps_no_other_account_from_calling(tmp_path: Path) -> None:
+    made = Echo(tmp_path, unverified_bytes_max=300_000)
+    body = json.dumps({"name": "executeCode", "arguments": {"code": "x" * 60_000}}).encode()
+    with serving(made.endpoint) as url, contextlib.ExitStack() as connections:
+        # No secret is needed for it: a wrong signature shows only once the body has ended.
+        headers = signed(url, "POST", INVOKE, b"other", principal=STRANGER)
+        for number in range(1, 6):
+            each = connections.enter_context(raw(url))
+            each.head("POST", INVOKE, [*headers, ("Content-Length", str(len(body)))])
+            each.socket.sendall(body[:-1])
+            if number > 3:
+                assert b"ThrottlingException" in each.until(b"}")
+            wait_until(lambda: made.endpoint.unverified_bytes_held == min(number, 3) * (len(body) - 1))  # noqa: B023
+        assert post(url, body).status == 200
 
 
 def test_denied_call_does_not_reach_its_operation(tmp_path: Path) -> None:
