@@ -56,6 +56,7 @@ from fumehood.sandbox.template import catalog, guest_runtime, holds
 from fumehood.sandbox.template.available import Templates
 from fumehood.sandbox.template.catalog import Template
 from fumehood.sandbox.warm import WarmImages
+from fumehood.sessions.call_memory import CallMemory
 from fumehood.sessions.control import Control
 from fumehood.sessions.disk import DiskWatch
 from fumehood.sessions.health import Health
@@ -226,7 +227,16 @@ async def _running(settings: Settings, files: OperatorFiles, template: Template)
         )
         hibernation = Hibernation(database, host, lifecycle, interpreters.network_of, files.file_systems, settings)
         sessions = Sessions(
-            database, interpreters, host, lifecycle, hibernation, certificates, files.file_systems, host_id, settings
+            database,
+            interpreters,
+            host,
+            lifecycle,
+            hibernation,
+            certificates,
+            files.file_systems,
+            host_id,
+            settings,
+            CallMemory(settings.call_bytes_max or machine.memory_for_calls()),
         )
         lookups = Lookups(
             interpreters.tags_of,

@@ -184,6 +184,12 @@ class Settings(BaseSettings):
     call_memory_seconds: int = Field(
         default=300, ge=0, description="how long a finished call's answer is kept for a client that repeats it"
     )
+    call_bytes_max: Bytes | None = Field(
+        default=None,
+        ge=256 * MIB,
+        description="memory of the server's that calls may hold at once, requests and answers; an eighth of the "
+        "machine's and at least 1 GiB, if not given",
+    )
     images_as_links: bool = Field(
         default=False,
         description="give figures as links to files of the session: some clients print an image's bytes at their model",

@@ -117,6 +117,11 @@ def memory_for_sandboxes(meminfo: Path = MEMINFO) -> int:
     return total - max(GIB, total // 10)
 
 
+def memory_for_calls(meminfo: Path = MEMINFO) -> int:
+    """The bytes of memory that calls may hold of the server's: few servers have ever needed so much."""
+    return max(GIB, read("MemTotal", meminfo) // 8)
+
+
 def check_memory(settings: Settings, meminfo: Path) -> Check:
     """Whether one sandbox could use all it may."""
     available = read("MemAvailable", meminfo)

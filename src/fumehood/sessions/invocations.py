@@ -41,10 +41,21 @@ class InvocationKey:
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
+Hold = Callable[[object], object]
+"""Counts a value as held, by the account whose call it is of, for as long as what this gives is referred to."""
+
+
+def _hold_nothing(_value: object) -> object:
+    return None
+
+
 class Invocation:
     """One running or finished call, and the events it has given so far."""
 
-    def __init__(self, results: AsyncIterator[Result]) -> None:
+    def __init__(self, results: AsyncIterator[Result], hold: Hold = _hold_nothing) -> None:
+        """`hold` counts what the call gives; a ThrottledError from it is what the call ends with."""
+        self.hold = hold
+        self._held: list[object] = []
         self._events: list[Result] = []
         self._error: Exception | None = None
         self._changed = asyncio.Event()
@@ -55,6 +66,7 @@ class Invocation:
     async def _run(self, results: AsyncIterator[Result]) -> None:
         try:
             async for result in results:
+                self._held.append(self.hold(result))
                 self._events.append(result)
                 self._tell()
         except Exception as error:
@@ -108,6 +120,7 @@ class Listener:
     def __init__(self, invocation: Invocation) -> None:
         self._invocation = invocation
         self._heard = 0
+        self._held: object = None
 
     def __aiter__(self) -> "Listener":
         """Itself."""
@@ -120,9 +133,13 @@ class Listener:
 
     async def __anext__(self) -> tuple[str, Result]:
         """The next event, by its name in the model. Raises what the call ended with."""
+        # Who asks for the next has sent the last.
+        self._held = None
         result = await self._invocation.event(self._heard)
         if result is None:
             raise StopAsyncIteration
+        # As JSON, until the client has taken it.
+        self._held = self._invocation.hold(result)
         self._heard += 1
         return "result", result
 
@@ -190,6 +207,15 @@ class Invocations:
         """Drop the calls of a session that is over."""
         for known in self._of_session.pop(session_id, {}).values():
             self._kept_bytes -= known.kept_bytes
+
+    def forget_first_of(self, access_key_id: str) -> bool:
+        """Drop the oldest finished call that was made with a key; false if there is none."""
+        oldest = next((each for each in self._finished if each[1].access_key_id == access_key_id), None)
+        if oldest is None:
+            return False
+        self._finished.remove(oldest)
+        self._forget(oldest[1])
+        return True
 
     def _keep(self, key: InvocationKey, known: _Known) -> None:
         if self._of_session.get(key.session_id, {}).get(key) is known:

@@ -22,6 +22,7 @@ from fumehood.errors import (
     NotFoundError,
     QuotaExceededError,
     SandboxLostError,
+    ThrottledError,
 )
 from fumehood.ids import new_ulid
 from fumehood.interpreters import PAGE_DEFAULT, Interpreters
@@ -29,11 +30,13 @@ from fumehood.network.policy import Network
 from fumehood.sandbox.contract import EndReason, GuestError, GuestReply, GuestRequest, GuestStream, Sizes
 from fumehood.sandbox.host import Host, SandboxKind, Started, StartSandbox
 from fumehood.sessions import state
+from fumehood.sessions.call_memory import TRANSFER_BYTES, CallMemory
 from fumehood.sessions.hibernation import Hibernation
 from fumehood.sessions.invocations import Invocation, InvocationKey, Invocations
 from fumehood.sessions.lifecycle import Lifecycle, LiveSession, sandbox_of, tell_started
 from fumehood.sessions.shares import Shares
 from fumehood.settings import Settings
+from fumehood.shared_bytes import Held
 from fumehood.store.database import Database, Transaction
 from fumehood.store.sessions import SessionRow, SessionStatus
 from fumehood.tools.catalogue import TOOLS, Tool
@@ -77,6 +80,7 @@ class Sessions:
         file_systems: FileSystems,
         host_id: str,
         settings: Settings,
+        memory: CallMemory,
     ) -> None:
         self._database = database
         self._interpreters = interpreters
@@ -89,6 +93,7 @@ class Sessions:
         self._file_systems = file_systems
         self._shares = Shares(host, lifecycle)
         self._invocations = Invocations(settings.call_memory_seconds)
+        self._memory = memory
         self._closing = False
 
     # Operations
@@ -186,7 +191,9 @@ class Sessions:
                 "sessionId", "is needed: start a session and send its id in x-amzn-code-interpreter-session-id"
             )
         live = await self.find_live(call.principal, session_id, parameters["codeInterpreterIdentifier"])
-        invocation = self._repeated(call, session_id) or self._begin(call, live)
+        # The call is known for as long as the client takes its answer; what it was given is not.
+        arguments: dict[str, Any] = parameters.pop("arguments", None) or {}
+        invocation = self._repeated(call, session_id) or self._begin(call, live, arguments)
         events = invocation.events()
         return EventStreamReply({"sessionId": session_id}, events, lambda: events.is_over)
 
@@ -197,6 +204,7 @@ class Sessions:
         NotFoundError if the session is unknown, not the principal's, or over. Other errors as of `Hibernation.use`.
         """
         live = await self.find_live(principal, session_id)
+        held = self._hold(principal, partial(self._memory.hold_bytes, principal.account_id, TRANSFER_BYTES))
         async with self._hibernation.use(live):
             try:
                 stream = self._host.open_stream(sandbox_of(live), request)
@@ -206,6 +214,7 @@ class Sessions:
                 yield stream
             finally:
                 stream.abandon()
+                del held
 
     # The life of the server
 
@@ -443,22 +452,43 @@ class Sessions:
         key = _invocation_key(call, session_id)
         return self._invocations.find(key) if key is not None else None
 
-    def _begin(self, call: Call, live: LiveSession) -> Invocation:
+    def _begin(self, call: Call, live: LiveSession, arguments: dict[str, Any]) -> Invocation:
         tool = TOOLS[call.parameters["name"]]
-        arguments: dict[str, Any] = call.parameters.get("arguments") or {}
         tool.check(arguments)
         kernel = tool.turn(arguments)
+        principal = call.principal
+        held = self._hold(principal, partial(self._memory.hold_call, principal.account_id, arguments))
         if kernel is not None:
             live.turns.admit(kernel)
         key = _invocation_key(call, live.row.id)
-        invocation = Invocation(self._results(live, tool, kernel, arguments, key))
+        hold_answer = partial(self._memory.hold_answer, principal.account_id)
+        invocation = Invocation(
+            self._results(live, tool, kernel, arguments, key, held),
+            lambda result: self._hold(principal, partial(hold_answer, result)),
+        )
         if key is not None:
             self._invocations.add(key, invocation)
         return invocation
 
+    def _hold(self, principal: Principal, hold: Callable[[], Held]) -> Held:
+        """What `hold` gives. Answers that are kept only for repeats, which may never come, give way to it."""
+        while True:
+            try:
+                return hold()
+            except ThrottledError:
+                if not self._invocations.forget_first_of(principal.access_key_id):
+                    raise
+
     async def _results(
-        self, live: LiveSession, tool: Tool, kernel: str | None, arguments: dict[str, Any], key: InvocationKey | None
+        self,
+        live: LiveSession,
+        tool: Tool,
+        kernel: str | None,
+        arguments: dict[str, Any],
+        key: InvocationKey | None,
+        held: object,
     ) -> AsyncIterator[Result]:
+        """The results of a tool, during which `held` is what its arguments are counted by."""
         session_id = live.row.id
         try:
             async with self._hibernation.use(live):
@@ -477,6 +507,8 @@ class Sessions:
             raise state.ended(session_id, error.reason, detail) from error
         except TimeoutError as error:
             raise InternalError("The session's sandbox did not answer in time.") from error
+        finally:
+            del held
 
     def _guest(self, live: LiveSession, key: InvocationKey | None) -> Guest:
         async def call(request: GuestRequest, timeout_seconds: float, reply_bytes_max: int) -> GuestReply:
