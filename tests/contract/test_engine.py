@@ -754,6 +754,12 @@ async def test_what_a_sandbox_takes_of_the_machine_s_disk_is_known_and_none_of_i
         assert sandbox.unwritten_bytes() < 64 * 1024 * 1024
         assert (await sandbox.usage()).unwritten_bytes < 64 * 1024 * 1024
         assert (await sandbox.usage()).disk_bytes >= taken
+        # What is only reserved is not taken, nor about to be.
+        await sh(sandbox, "fallocate -l 500M reserved")
+        usage = await sandbox.usage()
+        assert usage.unwritten_bytes < 64 * 1024 * 1024
+        assert usage.disk_bytes < taken + 64 * 1024 * 1024
+        assert sandbox.state_bytes_max() > taken + 500_000_000
         held = {pid: _open_files(pid) for pid in sandbox_processes(machine.data)}
         [keeper] = [pid for pid, names in held.items() if any("disk.img" in name for name in names)]
         assert "supervise.sh" in sandbox_processes(machine.data)[keeper]

@@ -11,12 +11,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from fumehood.sandbox.meminfo import unwritten_bytes
 from fumehood.settings import GIB, MIB
 from tests.faults.conftest import Background, code_of, refusal, status_of
 from tests.host_traces import sandbox_processes, traces
 from tests.s3_roles import prefix_policy, server_with_roles, session_with_role
+from tests.security.conftest import add_stranger
 from tests.service import Session, service
-from tests.signing import Caller
+from tests.signing import Caller, text_of
 from tests.waiting import wait_until
 
 _SIZE_BYTES = 3 * GIB
@@ -149,6 +151,30 @@ def test_none_is_ended_for_what_it_has_removed_again_and_the_machine_has_that_ba
             for session in sessions:
                 wait_until(partial(_takes_less_than, 100 * MIB, caller, session), "what it has removed given back", 60)
                 assert session.sh("echo 'as ever'")["structuredContent"]["stdout"].strip() == "as ever"
+                session.stop()
+        wait_until(lambda: not traces(disk / "data"), "nothing left")
+
+
+def test_what_a_session_only_reserves_of_its_disk_ends_nobody(tmp_path: Path) -> None:
+    with _file_system(tmp_path / "disk") as disk:
+        with service(disk / "data", _SMALL) as server:
+            honest, greedy = Session(add_stranger(server, read_timeout=300)), Session(server.client())
+            before = shutil.disk_usage(disk).free
+            honest.sh("head -c 1500M /dev/zero > file")
+            os.sync()
+            assert shutil.disk_usage(disk).free < before - 1400 * MIB
+            reserved = greedy.sh("fallocate -l 1200M reserved; stat -c %b reserved")
+            assert int(reserved["structuredContent"]["stdout"]) * 512 >= 1200 * MIB
+            # Much waits to be written on this machine, elsewhere: so it is looked at what of it may be the sessions'.
+            unwritten = 0
+            with (tmp_path / "elsewhere").open("wb") as elsewhere:
+                over = time.monotonic() + 8
+                while time.monotonic() < over:
+                    os.pwrite(elsewhere.fileno(), bytes(GIB), 0)
+                    unwritten = max(unwritten, unwritten_bytes())
+            assert unwritten > 900 * MIB
+            for session in (honest, greedy):
+                assert text_of(session.sh("echo goes on")) == "goes on\n"
                 session.stop()
         wait_until(lambda: not traces(disk / "data"), "nothing left")
 

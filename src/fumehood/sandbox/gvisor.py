@@ -36,7 +36,7 @@ from fumehood.sandbox.contract import (
     Usage,
 )
 from fumehood.sandbox.grace_periods import GracePeriods
-from fumehood.sandbox.keeper import Keeper, KeptNetwork
+from fumehood.sandbox.keeper import Disk, Keeper, KeptNetwork
 from fumehood.sandbox.network_trial import Mask, needed_mask
 from fumehood.sandbox.rest import Rests
 from fumehood.settings import GIB, MIB
@@ -540,11 +540,12 @@ class GvisorSandbox:
     async def usage(self) -> Usage:
         """As `Sandbox.usage`."""
         disk = self._keeper.disk()
+        unwritten = self._unwritten_of(disk)
         used = limits.read_usage(self._group)
         return replace(
             used,
-            disk_bytes=disk.used_bytes,
-            unwritten_bytes=disk.unwritten_bytes,
+            disk_bytes=disk.written_bytes + unwritten,
+            unwritten_bytes=unwritten,
             unused_bytes=disk.unused_bytes,
         )
 
@@ -554,7 +555,11 @@ class GvisorSandbox:
 
     def unwritten_bytes(self) -> int:
         """As `Sandbox.unwritten_bytes`."""
-        return self._keeper.disk().unwritten_bytes
+        return self._unwritten_of(self._keeper.disk())
+
+    def _unwritten_of(self, disk: Disk) -> int:
+        # What is only reserved has no page in memory, and others would be ended for what nobody writes.
+        return min(disk.missing_bytes, limits.unwritten_bytes(self._group)) if disk.missing_bytes else 0
 
     async def trim(self) -> None:
         """As `Sandbox.trim`."""

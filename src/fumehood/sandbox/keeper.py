@@ -55,19 +55,14 @@ class Disk:
     """What its file takes of the machine's disk, also for what was removed from it."""
 
     @property
-    def used_bytes(self) -> int:
-        """Taken of the machine's disk, or about to be."""
-        return max(self.inside_bytes, self.written_bytes)
-
-    @property
-    def unwritten_bytes(self) -> int:
-        """The part of it that waits in memory, so that the machine still counts it as free."""
-        return self.used_bytes - self.written_bytes
+    def missing_bytes(self) -> int:
+        """What is on it and not written: it waits in memory, or is only reserved, as by fallocate(2)."""
+        return max(self.inside_bytes - self.written_bytes, 0)
 
     @property
     def unused_bytes(self) -> int:
-        """The part of it that is taken for nothing any more."""
-        return self.used_bytes - self.inside_bytes
+        """The part of what is written that is taken for nothing any more."""
+        return max(self.written_bytes - self.inside_bytes, 0)
 
 
 class Keeper:

@@ -120,6 +120,16 @@ def working_set(group: str) -> int:
     return max(used - cached, 0)
 
 
+def unwritten_bytes(group: str) -> int:
+    """Bytes of files that a group and all below it hold in memory and that wait to be written."""
+    memory = _CGROUPS / "memory" / group
+    if memory.is_dir():
+        table, names = _read_table(memory / "memory.stat"), ("total_dirty", "total_writeback")
+    else:
+        table, names = _read_table(_CGROUPS / group / "memory.stat"), ("file_dirty", "file_writeback")
+    return sum(table.get(name, 0) for name in names)
+
+
 def processes(group: str) -> list[int]:
     """Every host process of a sandbox."""
     found: list[int] = []
