@@ -14,10 +14,20 @@ STOP_TIMEOUT_SECONDS = 30
 
 
 @contextmanager
-def serving(app: Any, http: type[BoundedHttpProtocol] = BoundedHttpProtocol) -> Iterator[str]:
+def serving(
+    app: Any, http: type[BoundedHttpProtocol] = BoundedHttpProtocol, limit_concurrency: int | None = None
+) -> Iterator[str]:
     """Serve `app` while the context is open; gives its URL."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        config = uvicorn.Config(app, loop="uvloop", http=http, lifespan="off", log_config=None, ws="none")
+        config = uvicorn.Config(
+            app,
+            loop="uvloop",
+            http=http,
+            lifespan="off",
+            log_config=None,
+            ws="none",
+            limit_concurrency=limit_concurrency,
+        )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()

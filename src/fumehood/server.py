@@ -4,6 +4,7 @@ import asyncio
 import fcntl
 import json
 import os
+import resource
 import secrets
 import signal
 import socket
@@ -73,8 +74,12 @@ from fumehood.tools.code import RUNTIMES_OF
 _PURGE_SECONDS = 3600.0
 _LET_GO_SECONDS = 1.0
 _SHUTDOWN_SECONDS = 10
-# Beyond this many connections at once a client is told to come again; each holds a file descriptor and some memory.
+# Beyond this many connections at once the one that waits longest for a request is given up, and where none waits a
+# client is told to come again; each holds a file descriptor and some memory.
 _CONNECTIONS_MAX = 4096
+_CONNECTIONS_SHARE = 2
+"""Connections may have one descriptor in so many. The rest is for sandboxes, images and database."""
+_DESCRIPTORS = 65_536
 _KEEP_ALIVE_SECONDS = 75
 """How long a connection may be idle: agents think, and one that is closed as its next call comes fails that call."""
 log = structlog.get_logger()
@@ -325,13 +330,26 @@ async def serve(
         proxy_headers=False,
         log_level="warning",
         server_header=False,
-        limit_concurrency=_CONNECTIONS_MAX,
+        limit_concurrency=min(_CONNECTIONS_MAX, _raise_descriptors() // _CONNECTIONS_SHARE),
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
         ssl_certfile=settings.tls_certificate,
         ssl_keyfile=settings.tls_key,
     )
     await _Server(config, listening, stopping).serve([address])
+
+
+def _raise_descriptors() -> int:
+    """Let this process have the descriptors that it may allow itself, and say how many.
+
+    Where systemd or a shell has started it that is 1,024, and somebody who only connects could have them all.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        return wanted
+    return _DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
 
 
 class _Server(uvicorn.Server):

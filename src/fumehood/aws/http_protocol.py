@@ -2,17 +2,21 @@
 
 uvicorn with httptools takes a request's head of any size for any time (200 MB were taken), and keeps a connection whose
 request was answered before its body ended for as long as the client likes. What comes around a body's chunks it takes
-without end too, and trailers for headers. Nobody has been authenticated by then.
+without end too, and trailers for headers. And `limit_concurrency` keeps nobody from connecting. Nobody has been
+authenticated by then.
 """
 
 import asyncio
 from typing import cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
-    """For uvicorn's `http` setting. Ends connections whose request head is too large or too slow."""
+    """For uvicorn's `http` setting. Ends connections whose request head is too large or too slow.
+
+    Beyond uvicorn's `limit_concurrency` the one that has waited longest for a request makes room.
+    """
 
     head_max_bytes = 64 * 1024
     """Request line and headers; and what comes without a byte of the body: extensions of chunks, trailers.
@@ -23,6 +27,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     """From the connection, or from the first byte of a later request on it, to the end of the head."""
     drain_timeout_seconds = 120.0
     """For the rest of a body, after its request was answered already."""
+    told_max = 256
+    """So many more are told that there are too many, while no other waits."""
     unread_timeout_seconds = 180.0
     """For a client to take so much of what waits for it that more can be written."""
 
@@ -30,13 +36,34 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     _reading_head = True
     _reading_body = False
     _has_body = False
+    _waits_since = 0.0
     _deadline: asyncio.TimerHandle | None = None
     _unread_deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """A client has connected; its first request is due."""
         super().connection_made(cast("asyncio.Transport", transport))
+        self._waits_since = self.loop.time()
         self._set_deadline(self.head_timeout_seconds)
+        if self.limit_concurrency is not None and len(self.connections) >= self.limit_concurrency:
+            self._make_room()
+
+    @property
+    def _is_waiting(self) -> bool:
+        """Whether the head of a request is to come, and nothing else is under way."""
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        return not self._reading_body and (cycle is None or cycle.response_complete)
+
+    def _make_room(self) -> None:
+        others = (each for each in self.connections if isinstance(each, BoundedHttpProtocol) and each is not self)
+        waiting = [each for each in others if each._is_waiting]
+        if not waiting and len(self.connections) < cast("int", self.limit_concurrency) + self.told_max:
+            # uvicorn tells this one to come again.
+            return
+        longest = min(waiting, key=lambda each: each._waits_since, default=self)
+        # Now, and not when it is lost: until then others may come.
+        self.connections.discard(longest)
+        longest.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is over."""
@@ -96,6 +123,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """The answer is whole, the body perhaps not."""
         super().on_response_complete()
+        self._waits_since = self.loop.time()
         if self.cycle.more_body and not self.transport.is_closing():
             self._set_deadline(self.drain_timeout_seconds)
 

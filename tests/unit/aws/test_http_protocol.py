@@ -3,7 +3,7 @@
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -221,3 +221,37 @@ def test_client_that_reads_slowly_gets_all_of_its_answer() -> None:
         seen = 0
         while seen < 64 * MIB:
             seen += len(connection.recv(MIB))
+
+
+def test_who_only_connects_keeps_nobody_from_calling_and_ends_no_call_under_way() -> None:
+    with serving(app, limit_concurrency=8) as url, ExitStack() as connections:
+        parts = urlsplit(url)
+
+        def connect() -> socket.socket:
+            made = socket.create_connection((parts.hostname, parts.port), DEADLINE_SECONDS)
+            return connections.enter_context(made)
+
+        under_way = connect()
+        under_way.sendall(b"PUT / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nab")
+        idle = [connect() for _ in range(40)]
+        idle[-1].sendall(b"GET / HTTP/1.1\r\nhos")
+        caller = connect()
+        caller.sendall(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+        assert until(caller, b"\r\n\r\n0").startswith(b"HTTP/1.1 200 ")
+        under_way.sendall(b"c")
+        assert until(under_way, b"\r\n\r\n3").startswith(b"HTTP/1.1 200 ")
+        # Those that have waited longest made room.
+        for each in idle[:30]:
+            with suppress(ConnectionError):
+                assert to_the_end(each) == b""
+
+
+def test_where_all_are_at_work_a_client_is_told_to_come_again() -> None:
+    with serving(app, limit_concurrency=8) as url, ExitStack() as connections:
+        parts = urlsplit(url)
+        for _ in range(8):
+            made = socket.create_connection((parts.hostname, parts.port), DEADLINE_SECONDS)
+            at_work = connections.enter_context(made)
+            at_work.sendall(b"PUT / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\nexpect: 100-continue\r\n\r\n")
+            told = until(at_work, b"\r\n\r\n")
+        assert told.startswith(b"HTTP/1.1 503 ")
