@@ -3,7 +3,7 @@
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -55,6 +55,16 @@ def to_the_end(connection: socket.socket) -> bytes:
     while piece := connection.recv(65536):
         seen += piece
     return seen
+
+
+def is_ended(connection: socket.socket) -> bool:
+    """Whether the server has ended the connection by now, having sent nothing."""
+    try:
+        return connection.recv(1, socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        return True
 
 
 def until(connection: socket.socket, mark: bytes) -> bytes:
@@ -240,10 +250,7 @@ def test_who_only_connects_keeps_nobody_from_calling_and_ends_no_call_under_way(
         assert until(caller, b"\r\n\r\n0").startswith(b"HTTP/1.1 200 ")
         under_way.sendall(b"c")
         assert until(under_way, b"\r\n\r\n3").startswith(b"HTTP/1.1 200 ")
-        # Those that have waited longest made room.
-        for each in idle[:30]:
-            with suppress(ConnectionError):
-                assert to_the_end(each) == b""
+        assert sum(map(is_ended, idle)) > 30
 
 
 def test_where_all_are_at_work_a_client_is_told_to_come_again() -> None:
