@@ -68,6 +68,9 @@ class _Text:
     def check(self, name: str, value: object) -> None:
         if not isinstance(value, str) or not self.least <= len(value) <= self.most:
             raise InvalidRequestError.of_field(name, f"must be text of {self.least} to {self.most} characters")
+        if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+            # No database holds it.
+            raise InvalidRequestError.of_field(name, "must not contain NUL or unpaired surrogates")
 
 
 @dataclass(frozen=True)
