@@ -737,6 +737,18 @@ async def test_a_process_killed_at_any_moment_of_a_start_leaves_what_can_be_clea
         assert await sh(sandbox, "echo works") == "works\n"
 
 
+async def test_files_that_the_machine_keeps_in_memory_as_long_as_it_has_some_count_as_no_memory_of_a_sandbox_s(
+    machine: Machine,
+) -> None:
+    async with machine.sandbox() as sandbox:
+        before = (await sandbox.usage()).memory_bytes
+        await sh(sandbox, "head -c 300M /dev/zero > file")
+        await asyncio.to_thread(os.sync)
+        assert 0 < (await sandbox.usage()).memory_bytes < before + 100_000_000
+        await sh(sandbox, "head -c 300M /dev/zero > /dev/shm/file")
+        assert (await sandbox.usage()).memory_bytes > before + 300_000_000
+
+
 async def test_what_a_sandbox_takes_of_the_machine_s_disk_is_known_and_none_of_its_processes_holds_it(
     machine: Machine,
 ) -> None:

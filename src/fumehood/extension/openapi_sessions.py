@@ -42,7 +42,7 @@ _SESSION_PROPERTIES = {
     },
     "endDetail": {"type": ["string", "null"], "description": "more of that, where there is more to say"},
     "cpuSeconds": {"type": "number", "description": "processor time of all its sandboxes"},
-    "memoryBytes": {"type": "integer", "description": "held now"},
+    "memoryBytes": {"type": "integer", "description": "held now, but for files that the machine can let go of"},
     "diskBytes": {
         "type": "integer",
         "description": "what its disk takes of the machine's now: what was removed counts until it is given back",

@@ -541,9 +541,10 @@ class GvisorSandbox:
         """As `Sandbox.usage`."""
         disk = self._keeper.disk()
         unwritten = self._unwritten_of(disk)
-        used = limits.read_usage(self._group)
         return replace(
-            used,
+            limits.read_usage(self._group),
+            # What the machine can drop is nobody's: who has only written files would seem to hold more than its share.
+            memory_bytes=limits.working_set(self._group),
             disk_bytes=disk.written_bytes + unwritten,
             unwritten_bytes=unwritten,
             unused_bytes=disk.unused_bytes,
