@@ -143,7 +143,9 @@ class Settings(BaseSettings):
         default=136 * MIB, description="largest request body: 100 MB of payload in base64, and its frame"
     )
     unverified_bytes_max: Bytes = Field(
-        default=GIB, description="bytes held at once for requests whose signature is not verified yet"
+        default=GIB,
+        description="bytes held at once for requests whose signature is not verified yet, and as many for others that "
+        "still come in",
     )
     request_body_timeout_seconds: int = Field(default=120, ge=1, description="longest wait for a request's body")
 

@@ -17,13 +17,16 @@ MEMORY_MAX_BYTES = 1024 * 1024
 
 
 class BytesInFlight:
-    """Bytes held at once, over all requests, for callers whose signature is not verified yet.
+    """Bytes of bodies held at once, over all requests whose signature is verified before the body, or of all others.
 
-    Whoever knows the id of a key can send such a request, so no account's take all that there is for others.
+    Whoever knows the id of a key can send one of the latter, so no account's take all that there is for others.
     """
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, which: str, remedy: str = "") -> None:
+        """`which` says of which requests, and `remedy` what to do but try again."""
         self._shared = SharedBytes(max_bytes)
+        self._which = which
+        self._remedy = remedy
 
     @property
     def held(self) -> int:
@@ -39,8 +42,8 @@ class BytesInFlight:
         if not self._shared.take(account_id, count):
             raise ThrottledError(
                 f"The server holds {self._shared.held_by(account_id)} bytes of requests of this account, and "
-                f"{self._shared.max_bytes} bytes at most of all, whose signature it has not verified yet, and takes no "
-                "more. Try again, or send x-amz-content-sha256, with which the signature is verified first."
+                f"{self._shared.max_bytes} bytes at most of all, {self._which}, and takes no more. "
+                f"Try again{self._remedy}."
             )
 
     def give_back(self, account_id: str, count: int) -> None:
@@ -106,9 +109,9 @@ class Spool:
         content_length: int | None,
         max_bytes: int,
         account_id: str,
-        unverified: BytesInFlight | None,
+        in_flight: BytesInFlight,
     ) -> None:
-        """`unverified` counts the bytes while the context is open; None for a request whose signature is verified.
+        """`in_flight` counts the bytes while the context is open.
 
         Raises:
             InvalidRequestError: the body says it will be larger than `max_bytes`.
@@ -118,7 +121,7 @@ class Spool:
         self._folder = folder
         self._max = max_bytes
         self._account_id = account_id
-        self._unverified = unverified
+        self._in_flight = in_flight
         self._counted = 0
         self._size = 0
         self._buffer = bytearray()
@@ -131,8 +134,7 @@ class Spool:
 
     async def __aexit__(self, *_error: object) -> None:
         """Let go of the body."""
-        if self._unverified is not None:
-            self._unverified.give_back(self._account_id, self._counted)
+        self._in_flight.give_back(self._account_id, self._counted)
         if self._file is not None:
             # Giving back the blocks of a large file takes its time, too.
             await asyncio.to_thread(self._file.close)
@@ -142,7 +144,7 @@ class Spool:
 
         Raises:
             InvalidRequestError: it is larger than `max_bytes`.
-            ThrottledError: no room in `unverified`.
+            ThrottledError: no room in `in_flight`.
             BodyTimeoutError: it did not arrive within `timeout_seconds`.
             RequestAbortedError: the client closed the connection before the end.
         """
@@ -160,9 +162,8 @@ class Spool:
         self._size += len(piece)
         if self._size > self._max:
             raise _too_large(self._max)
-        if self._unverified is not None:
-            self._unverified.take(self._account_id, len(piece))
-            self._counted += len(piece)
+        self._in_flight.take(self._account_id, len(piece))
+        self._counted += len(piece)
         self._buffer += piece
         if len(self._buffer) > MEMORY_MAX_BYTES:
             await asyncio.to_thread(self._flush)

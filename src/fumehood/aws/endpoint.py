@@ -39,6 +39,10 @@ _SEND_PIECE_BYTES = 256 * 1024
 _SENT_AT_ONCE_BYTES = 16 * 1024
 # Parsing a body of 100 MB takes twice its size in memory; so few are parsed at once.
 _LARGE_JOBS_MAX = 2
+_UNVERIFIED = (
+    "whose signature it has not verified yet",
+    ", or send x-amz-content-sha256, with which the signature is verified first",
+)
 _KEEP_ALIVE = (event_stream.KEEP_ALIVE_FRAME,)
 _SECRET_HEADERS = frozenset({"authorization", "x-amz-security-token"})
 _DISCONNECTED = "ClientDisconnected"
@@ -167,7 +171,8 @@ class Endpoint:
         self._record = record
         self._bindings = {name: Binding(models[name]) for name in operations}
         self._router = Router(models.values(), self._bindings.keys())
-        self._unverified = BytesInFlight(settings.unverified_bytes_max)
+        self._unverified = BytesInFlight(settings.unverified_bytes_max, *_UNVERIFIED)
+        self._verified = BytesInFlight(settings.unverified_bytes_max, "that have not arrived whole")
         self._large_jobs = asyncio.Semaphore(_LARGE_JOBS_MAX)
         self._spool_folder = settings.data / "spool"
 
@@ -175,6 +180,11 @@ class Endpoint:
     def unverified_bytes_held(self) -> int:
         """Bytes that are held at this moment for requests whose signature is not verified yet."""
         return self._unverified.held
+
+    @property
+    def verified_bytes_held(self) -> int:
+        """Bytes that are held at this moment for requests whose signature is, and whose body still comes in."""
+        return self._verified.held
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""
@@ -264,7 +274,7 @@ class Endpoint:
             content_length=_content_length(head),
             max_bytes=self._settings.request_max_bytes,
             account_id=pending.principal.account_id,
-            unverified=None if pending.verified else self._unverified,
+            in_flight=self._verified if pending.verified else self._unverified,
         )
 
     async def _parse(self, binding: Binding, match: Match, head: sigv4.RequestHead, body: Body) -> dict[str, Any]:

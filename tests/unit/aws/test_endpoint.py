@@ -313,6 +313,22 @@ def test_who_holds_unverified_bytes_in_one_account_s_name_keeps_no_other_account
         assert post(url, body).status == 200
 
 
+def test_bodies_of_one_account_s_verified_requests_take_no_other_account_s_room(tmp_path: Path) -> None:
+    made = Echo(tmp_path, unverified_bytes_max=300_000)
+    body = json.dumps({"name": "executeCode", "arguments": {"code": "x" * 60_000}}).encode()
+    hashed = {"x-amz-content-sha256": hashlib.sha256(body).hexdigest()}
+    with serving(made.endpoint) as url, contextlib.ExitStack() as connections:
+        headers = signed(url, "POST", INVOKE, body, hashed, principal=STRANGER)
+        for number in range(1, 6):
+            each = connections.enter_context(raw(url))
+            each.head("POST", INVOKE, [*headers, ("Content-Length", str(len(body)))])
+            each.socket.sendall(body[:-1])
+            if number > 3:
+                assert b"not arrived whole" in each.until(b"}")
+            wait_until(lambda: made.endpoint.verified_bytes_held == min(number, 3) * (len(body) - 1))  # noqa: B023
+        assert post(url, body, hashed).status == 200
+
+
 def test_denied_call_does_not_reach_its_operation(tmp_path: Path) -> None:
     reached: list[Call] = []
 
