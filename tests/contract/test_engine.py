@@ -205,6 +205,22 @@ async def test_a_restored_sandbox_ends_at_its_own_deadline(
     await machine.until_nothing_is_left()
 
 
+async def test_checkpoints_that_are_written_at_once_have_no_deadline(
+    machine: Machine, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    images = [tmp_path_factory.mktemp("images") / "image" for _ in range(3)]
+    async with machine.sandbox() as original:
+        await run(original, "x = 41")
+        await original.set_life(15)
+        await asyncio.gather(*map(original.checkpoint, images))
+        assert (await original.wait_end()).reason is EndReason.EXPIRED
+    for image in images:
+        clone = await machine.engine.restore(machine.spec(), image)
+        assert await run(clone, "print(x + 1)") == "42\n"
+        assert (await clone.stop(EndReason.STOPPED)).reason is EndReason.STOPPED
+    await machine.until_nothing_is_left()
+
+
 async def test_a_checkpoint_can_be_put_together_while_its_sandbox_is_made(
     machine: Machine, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

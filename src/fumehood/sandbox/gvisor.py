@@ -429,6 +429,7 @@ class GvisorSandbox:
         self._ended = asyncio.ensure_future(self._watch())
         self._taking_over: asyncio.Task[None] | None = None
         self._trimming: asyncio.Task[None] | None = None
+        self._checkpointing = asyncio.Lock()
 
     async def get_ready(self) -> None:
         """Wait for the agent. SandboxLostError or TimeoutError if it does not come up."""
@@ -579,16 +580,17 @@ class GvisorSandbox:
     async def checkpoint(self, image: Path) -> None:
         """As `Sandbox.checkpoint`."""
         await asyncio.to_thread(image.mkdir, mode=0o700, parents=True)
-        # An image must have no deadline: restored later, it would end the new sandbox before that has its own.
-        ends_at = self._ends_at
-        if ends_at is not None:
-            await self._set_deadline(None)
-        try:
-            await self._write_checkpoint(image)
-        finally:
-            if ends_at is not None:
-                with suppress(SandboxLostError, GuestError, TimeoutError):
-                    await self._set_deadline(max(ends_at - clock.monotonic_seconds(), 0.0))
+        # One at a time: the deadline that one sets again would be in the other's image.
+        async with self._checkpointing:
+            # An image must have no deadline: restored later, it would end the new sandbox before that has its own.
+            if self._ends_at is not None:
+                await self._set_deadline(None)
+            try:
+                await self._write_checkpoint(image)
+            finally:
+                if self._ends_at is not None:
+                    with suppress(SandboxLostError, GuestError, TimeoutError):
+                        await self._set_deadline(max(self._ends_at - clock.monotonic_seconds(), 0.0))
 
     async def _write_checkpoint(self, image: Path) -> None:
         arguments = ("checkpoint", "--leave-running", "--compression=none", f"--image-path={image}")

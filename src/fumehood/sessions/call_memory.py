@@ -14,8 +14,6 @@ TRANSFER_BYTES = 1024 * 1024
 """What a file's transfer holds: a window of it."""
 _CALL_BYTES = 32 * 1024
 """What a call that runs holds besides: its task and streams."""
-_ANSWER_BYTES = 4 * 1024
-"""What comes with each value of an answer."""
 
 
 class CallMemory:
@@ -27,10 +25,6 @@ class CallMemory:
     def hold_call(self, account_id: str, arguments: object) -> Held:
         """Count a call with its arguments for as long as what is given lives. Errors as of `hold_bytes`."""
         return self.hold_bytes(account_id, _CALL_BYTES + size_in_memory(arguments))
-
-    def hold_answer(self, account_id: str, result: object) -> Held:
-        """Count a result for as long as what is given lives. Errors as of `hold_bytes`."""
-        return self.hold_bytes(account_id, _ANSWER_BYTES + size_in_memory(result))
 
     def hold_bytes(self, account_id: str, count: int) -> Held:
         """Count so many bytes for as long as what is given lives. ThrottledError if the account holds too many."""

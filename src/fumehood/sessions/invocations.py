@@ -11,10 +11,10 @@ import traceback
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Any, cast
 
 from fumehood import clock
 from fumehood.errors import InternalError
+from fumehood.sessions.call_memory import size_in_memory
 from fumehood.tools.results import Result
 
 KEPT_BYTES_MAX = 256 * 1024 * 1024
@@ -22,7 +22,9 @@ KEPT_BYTES_MAX = 256 * 1024 * 1024
 _FORGET_SECONDS = 1.0
 """At least so long between two looks for finished calls that have been kept for long enough."""
 _OVERHEAD_BYTES = 4 * 1024
-"""What a call holds besides its events' texts, so that a flood of small calls is bounded too."""
+"""What a call holds besides its events, so that a flood of small calls is bounded too."""
+_EVENT_BYTES = 4 * 1024
+"""What comes with an event besides what is in it."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,11 @@ class InvocationKey:
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-Hold = Callable[[object], object]
-"""Counts a value as held, by the account whose call it is of, for as long as what this gives is referred to."""
+Hold = Callable[[int], object]
+"""Counts so many bytes as held, by the account whose call it is, for as long as what this gives is referred to."""
 
 
-def _hold_nothing(_value: object) -> object:
+def _hold_nothing(_bytes: int) -> object:
     return None
 
 
@@ -54,9 +56,10 @@ class Invocation:
 
     def __init__(self, results: AsyncIterator[Result], hold: Hold = _hold_nothing) -> None:
         """`hold` counts what the call gives; a ThrottledError from it is what the call ends with."""
-        self.hold = hold
+        self._hold = hold
         self._held: list[object] = []
         self._events: list[Result] = []
+        self._sizes: list[int] = []
         self._error: Exception | None = None
         self._changed = asyncio.Event()
         self._finished = False
@@ -66,7 +69,9 @@ class Invocation:
     async def _run(self, results: AsyncIterator[Result]) -> None:
         try:
             async for result in results:
-                self._held.append(self.hold(result))
+                size = _EVENT_BYTES + size_in_memory(result)
+                self._held.append(self._hold(size))
+                self._sizes.append(size)
                 self._events.append(result)
                 self._tell()
         except Exception as error:
@@ -100,6 +105,10 @@ class Invocation:
             await self._changed.wait()
         return self._events[number]
 
+    def hold_event(self, number: int) -> object:
+        """Count an event that is there once more, for as long as what is given is referred to: it is sent as JSON."""
+        return self._hold(self._sizes[number])
+
     def is_over_after(self, count: int) -> bool:
         """Whether it has ended well and given no more than `count` events."""
         return self._finished and self._error is None and count >= len(self._events)
@@ -111,7 +120,7 @@ class Invocation:
     @property
     def size(self) -> int:
         """Roughly the bytes that it holds, its events most of all."""
-        return _OVERHEAD_BYTES + sum(_size_of(event) for event in self._events)
+        return _OVERHEAD_BYTES + sum(self._sizes)
 
 
 class Listener:
@@ -139,7 +148,7 @@ class Listener:
         if result is None:
             raise StopAsyncIteration
         # As JSON, until the client has taken it.
-        self._held = self._invocation.hold(result)
+        self._held = self._invocation.hold_event(self._heard)
         self._heard += 1
         return "result", result
 
@@ -162,16 +171,6 @@ def _again(error: Exception) -> Exception:
     copied.__cause__, copied.__context__ = error.__cause__, error.__context__
     copied.__suppress_context__ = error.__suppress_context__
     return copied.with_traceback(error.__traceback__)
-
-
-def _size_of(value: Any) -> int:
-    if isinstance(value, str | bytes):
-        return len(value)
-    if isinstance(value, dict):
-        return sum(map(_size_of, cast("dict[str, Any]", value).values()))
-    if isinstance(value, list):
-        return sum(map(_size_of, cast("list[Any]", value)))
-    return 0
 
 
 @dataclass

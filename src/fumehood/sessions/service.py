@@ -461,10 +461,9 @@ class Sessions:
         if kernel is not None:
             live.turns.admit(kernel)
         key = _invocation_key(call, live.row.id)
-        hold_answer = partial(self._memory.hold_answer, principal.account_id)
         invocation = Invocation(
             self._results(live, tool, kernel, arguments, key, held),
-            lambda result: self._hold(principal, partial(hold_answer, result)),
+            lambda size: self._hold(principal, partial(self._memory.hold_bytes, principal.account_id, size)),
         )
         if key is not None:
             self._invocations.add(key, invocation)
