@@ -1,5 +1,6 @@
 """A lock that processes hold against each other: a file's, which is free again however its holder ends."""
 
+import asyncio
 import fcntl
 import os
 import time
@@ -22,14 +23,28 @@ def file_lock(path: Path, wait_seconds: float, problem: str) -> Generator[None]:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         deadline = clock.monotonic_seconds() + wait_seconds
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if clock.monotonic_seconds() > deadline:
-                    raise ConfigurationError(problem) from None
-                time.sleep(_POLL_SECONDS)
+        while not _lock(descriptor):
+            if clock.monotonic_seconds() > deadline:
+                raise ConfigurationError(problem)
+            time.sleep(_POLL_SECONDS)
         yield
     finally:
         os.close(descriptor)
+
+
+async def locked_within(descriptor: int, seconds: float) -> bool:
+    """Take the lock of an open file for this process alone; false if it is not to be had in that time."""
+    deadline = clock.monotonic_seconds() + seconds
+    while not _lock(descriptor):
+        if clock.monotonic_seconds() > deadline:
+            return False
+        await asyncio.sleep(_POLL_SECONDS)
+    return True
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -3,20 +3,18 @@
 Both are a lock of its manifest, which is free again however its holder ends.
 """
 
-import asyncio
 import fcntl
 import os
 from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
-from fumehood import clock
+from fumehood.file_lock import locked_within
 from fumehood.sandbox.template.errors import TemplateError
 from fumehood.sandbox.template.workplace import MANIFEST
 
 _MOMENT_SECONDS = 1.0
 """Whoever only looks has it for less."""
-_POLL_SECONDS = 0.02
 
 
 @contextmanager
@@ -37,17 +35,11 @@ async def alone(folder: Path) -> AsyncGenerator[None]:
     TemplateError if a server shares it, or somebody else has it.
     """
     with _opened(folder) as manifest:
-        deadline = clock.monotonic_seconds() + _MOMENT_SECONDS
-        while True:
-            with suppress(BlockingIOError):
-                fcntl.flock(manifest, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            if clock.monotonic_seconds() > deadline:
-                raise TemplateError(
-                    f"template {folder.name} is the default one of a server that runs (FUMEHOOD_TEMPLATE), or another "
-                    "command is removing it: stop that server, or start it with another template, and try again"
-                )
-            await asyncio.sleep(_POLL_SECONDS)
+        if not await locked_within(manifest, _MOMENT_SECONDS):
+            raise TemplateError(
+                f"template {folder.name} is the default one of a server that runs (FUMEHOOD_TEMPLATE), or another "
+                "command is removing it: stop that server, or start it with another template, and try again"
+            )
         yield
 
 

@@ -7,7 +7,6 @@ ever removed under a process that still writes to it.
 
 import asyncio
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -19,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from fumehood import clock, parent_death
+from fumehood.file_lock import locked_within
 from fumehood.sandbox.template.errors import TemplateError, printable
 from fumehood.sandbox.template.progress import Progress
 
 MANIFEST = "manifest.json"
 _UNFINISHED = ".building-"
-_LOCK_POLL_SECONDS = 0.1
 _LOG_TAIL_LINES = 15
 _READ_BYTES = 64 * 1024
 # The variables a child may need from the machine: where programs and proxies are, and how pip and npm are configured.
@@ -237,22 +236,13 @@ async def _locked(parent: Path, progress: Progress, deadline_seconds: float) -> 
 
 
 async def _acquire(lock: int, parent: Path, progress: Progress, deadline_seconds: float) -> None:
-    deadline = clock.monotonic_seconds() + deadline_seconds
-    told = False
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if clock.monotonic_seconds() > deadline:
-                raise TemplateError(
-                    f"another build in {parent} still runs after {deadline_seconds:.0f} s: try again when it is done"
-                ) from None
-            if not told:
-                progress.note(f"another build in {parent} is running; waiting for it")
-                told = True
-            await asyncio.sleep(_LOCK_POLL_SECONDS)
-        else:
-            return
+    if await locked_within(lock, 0.0):
+        return
+    progress.note(f"another build in {parent} is running; waiting for it")
+    if not await locked_within(lock, deadline_seconds):
+        raise TemplateError(
+            f"another build in {parent} still runs after {deadline_seconds:.0f} s: try again when it is done"
+        )
 
 
 def _publish(folder: Path, final: Path, manifest: Mapping[str, Any]) -> None:
