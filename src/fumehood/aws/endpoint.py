@@ -422,7 +422,7 @@ def _weight(value: Any) -> int:
     if isinstance(value, str):
         return len(value)
     # A dict is a Mapping; to ask for that takes longer than all else here.
-    if isinstance(value, dict) or isinstance(value, Mapping):  # noqa: SIM101
+    if isinstance(value, (dict, Mapping)):
         return sum([_weight(item) + 16 for item in cast("Mapping[str, Any]", value).values()])
     if isinstance(value, list | tuple):
         return sum([_weight(item) + 1 for item in cast("list[Any]", value)])

@@ -12,7 +12,7 @@ from fumehood.shared_bytes import Held, SharedBytes
 
 TRANSFER_BYTES = 1024 * 1024
 """What a file's transfer holds: a window of it."""
-_CALL_BYTES = 32 * 1024
+CALL_BYTES = 32 * 1024
 """What a call that runs holds besides: its task and streams."""
 
 
@@ -22,11 +22,7 @@ class CallMemory:
     def __init__(self, max_bytes: int) -> None:
         self._shared = SharedBytes(max_bytes)
 
-    def hold_call(self, account_id: str, arguments: object) -> Held:
-        """Count a call with its arguments for as long as what is given lives. Errors as of `hold_bytes`."""
-        return self.hold_bytes(account_id, _CALL_BYTES + size_in_memory(arguments))
-
-    def hold_bytes(self, account_id: str, count: int) -> Held:
+    def hold(self, account_id: str, count: int) -> Held:
         """Count so many bytes for as long as what is given lives. ThrottledError if the account holds too many."""
         if not self._shared.take(account_id, count):
             raise ThrottledError(

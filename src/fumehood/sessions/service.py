@@ -30,7 +30,7 @@ from fumehood.network.policy import Network
 from fumehood.sandbox.contract import EndReason, GuestError, GuestReply, GuestRequest, GuestStream, Sizes
 from fumehood.sandbox.host import Host, SandboxKind, Started, StartSandbox
 from fumehood.sessions import state
-from fumehood.sessions.call_memory import TRANSFER_BYTES, CallMemory
+from fumehood.sessions.call_memory import CALL_BYTES, TRANSFER_BYTES, CallMemory, size_in_memory
 from fumehood.sessions.hibernation import Hibernation
 from fumehood.sessions.invocations import Invocation, InvocationKey, Invocations
 from fumehood.sessions.lifecycle import Lifecycle, LiveSession, sandbox_of, tell_started
@@ -204,7 +204,7 @@ class Sessions:
         NotFoundError if the session is unknown, not the principal's, or over. Other errors as of `Hibernation.use`.
         """
         live = await self.find_live(principal, session_id)
-        held = self._hold(principal, partial(self._memory.hold_bytes, principal.account_id, TRANSFER_BYTES))
+        held = self._hold(principal, TRANSFER_BYTES)
         async with self._hibernation.use(live):
             try:
                 stream = self._host.open_stream(sandbox_of(live), request)
@@ -456,24 +456,21 @@ class Sessions:
         tool = TOOLS[call.parameters["name"]]
         tool.check(arguments)
         kernel = tool.turn(arguments)
-        principal = call.principal
-        held = self._hold(principal, partial(self._memory.hold_call, principal.account_id, arguments))
+        held = self._hold(call.principal, CALL_BYTES + size_in_memory(arguments))
         if kernel is not None:
             live.turns.admit(kernel)
         key = _invocation_key(call, live.row.id)
-        invocation = Invocation(
-            self._results(live, tool, kernel, arguments, key, held),
-            lambda size: self._hold(principal, partial(self._memory.hold_bytes, principal.account_id, size)),
-        )
+        results = self._results(live, tool, kernel, arguments, key, held)
+        invocation = Invocation(results, partial(self._hold, call.principal))
         if key is not None:
             self._invocations.add(key, invocation)
         return invocation
 
-    def _hold(self, principal: Principal, hold: Callable[[], Held]) -> Held:
-        """What `hold` gives. Answers that are kept only for repeats, which may never come, give way to it."""
+    def _hold(self, principal: Principal, count: int) -> Held:
+        """As `CallMemory.hold`. Answers that are kept only for repeats, which may never come, give way to it."""
         while True:
             try:
-                return hold()
+                return self._memory.hold(principal.account_id, count)
             except ThrottledError:
                 if not self._invocations.forget_first_of(principal.access_key_id):
                     raise

@@ -8,7 +8,7 @@ import random
 import socket
 import stat
 import threading
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -297,19 +297,33 @@ def test_bytes_of_unverified_requests_are_bounded_over_all_of_them(tmp_path: Pat
         assert made.endpoint.unverified_bytes_held == 0
 
 
+def send_five_of_which_three_are_held(
+    connections: contextlib.ExitStack,
+    url: str,
+    headers: list[tuple[str, str]],
+    body: bytes,
+    refused: bytes,
+    held: Callable[[], int],
+) -> None:
+    """Send all of five bodies but their last byte: the first three are `held`, the others are answered `refused`."""
+    for number in range(1, 6):
+        each = connections.enter_context(raw(url))
+        each.head("POST", INVOKE, [*headers, ("Content-Length", str(len(body)))])
+        each.socket.sendall(body[:-1])
+        if number > 3:
+            assert refused in each.until(b"}")
+        wait_until(lambda: held() == min(number, 3) * (len(body) - 1))  # noqa: B023
+
+
 def test_who_holds_unverified_bytes_in_one_account_s_name_keeps_no_other_account_from_calling(tmp_path: Path) -> None:
     made = Echo(tmp_path, unverified_bytes_max=300_000)
     body = json.dumps({"name": "executeCode", "arguments": {"code": "x" * 60_000}}).encode()
     with serving(made.endpoint) as url, contextlib.ExitStack() as connections:
         # No secret is needed for it: a wrong signature shows only once the body has ended.
         headers = signed(url, "POST", INVOKE, b"other", principal=STRANGER)
-        for number in range(1, 6):
-            each = connections.enter_context(raw(url))
-            each.head("POST", INVOKE, [*headers, ("Content-Length", str(len(body)))])
-            each.socket.sendall(body[:-1])
-            if number > 3:
-                assert b"ThrottlingException" in each.until(b"}")
-            wait_until(lambda: made.endpoint.unverified_bytes_held == min(number, 3) * (len(body) - 1))  # noqa: B023
+        send_five_of_which_three_are_held(
+            connections, url, headers, body, b"ThrottlingException", lambda: made.endpoint.unverified_bytes_held
+        )
         assert post(url, body).status == 200
 
 
@@ -319,13 +333,9 @@ def test_bodies_of_one_account_s_verified_requests_take_no_other_account_s_room(
     hashed = {"x-amz-content-sha256": hashlib.sha256(body).hexdigest()}
     with serving(made.endpoint) as url, contextlib.ExitStack() as connections:
         headers = signed(url, "POST", INVOKE, body, hashed, principal=STRANGER)
-        for number in range(1, 6):
-            each = connections.enter_context(raw(url))
-            each.head("POST", INVOKE, [*headers, ("Content-Length", str(len(body)))])
-            each.socket.sendall(body[:-1])
-            if number > 3:
-                assert b"not arrived whole" in each.until(b"}")
-            wait_until(lambda: made.endpoint.verified_bytes_held == min(number, 3) * (len(body) - 1))  # noqa: B023
+        send_five_of_which_three_are_held(
+            connections, url, headers, body, b"not arrived whole", lambda: made.endpoint.verified_bytes_held
+        )
         assert post(url, body, hashed).status == 200
 
 

@@ -17,9 +17,9 @@ def test_text_counts_as_what_it_takes_in_memory_and_once_where_it_is_told_twice(
 
 def test_who_holds_too_much_is_told_the_figures_and_others_are_served() -> None:
     memory = CallMemory(4 * _MIB)
-    held = [memory.hold_call("1", bytes(_MIB)), memory.hold_bytes("1", _MIB)]
+    held = [memory.hold("1", _MIB), memory.hold("1", _MIB)]
     with pytest.raises(ThrottledError, match=r"account 1 hold 2\d{6} bytes .* of 4194304 bytes"):
-        memory.hold_bytes("1", _MIB)
-    held.append(memory.hold_bytes("2", _MIB))
+        memory.hold("1", _MIB)
+    held.append(memory.hold("2", _MIB))
     held.clear()
-    assert memory.hold_bytes("1", 2 * _MIB)
+    assert memory.hold("1", 2 * _MIB)
